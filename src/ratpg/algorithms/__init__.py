@@ -1,0 +1,27 @@
+"""RAT and its baselines: a frozen config and one `update` each."""
+
+from typing import Any, Protocol
+
+import torch
+
+from ratpg.algorithms.rat import RAT, RATConfig
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic
+
+
+class Algorithm(Protocol):
+    """What the training loop needs of an algorithm."""
+
+    def update(self, batch: Batch) -> dict[str, float]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+CONFIGS: dict[str, type[RATConfig]] = {"rat": RATConfig}
+
+
+def make_algorithm(policy: ActorCritic, config: RATConfig, generator: torch.Generator) -> Algorithm:
+    """The algorithm that this config belongs to."""
+    return RAT(policy, config, generator)

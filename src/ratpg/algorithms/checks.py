@@ -1,0 +1,28 @@
+"""Checks of hyperparameters, made when a config is."""
+
+import math
+
+
+class BadConfig(ValueError):
+    """A hyperparameter that makes no sense; the message names it."""
+
+
+def require(
+    name: str,
+    value: float | None,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raises `BadConfig` unless the value is None, or finite and within the bounds."""
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise BadConfig(f"{name} must be finite, got {value}")
+    if at_least is not None and value < at_least:
+        raise BadConfig(f"{name} must be at least {at_least:g}, got {value:g}")
+    if above is not None and value <= above:
+        raise BadConfig(f"{name} must be greater than {above:g}, got {value:g}")
+    if at_most is not None and value > at_most:
+        raise BadConfig(f"{name} must be at most {at_most:g}, got {value:g}")

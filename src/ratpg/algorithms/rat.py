@@ -1,0 +1,138 @@
+"""RAT: natural policy gradients by Randomized Advantage Transformation (Sun, ICML 2026)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ratpg.algorithms.critic import fit_critic
+from ratpg.natgrad import AdvantageTransform
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic
+from ratpg.algorithms.checks import require
+from ratpg.optim.kl_band import KLBand
+
+
+@dataclass(frozen=True)
+class RATConfig:
+    """Hyperparameters of RAT."""
+
+    damping: float = 0.1
+    """Damping λ of the Fisher matrix, >= 0."""
+    step_size: float = 0.2
+    """First step size η along the natural gradient; adapted to the KL band after each rollout."""
+    step_size_bounds: tuple[float, float] = (1e-4, 2.0)
+    """Least and greatest step size."""
+    kl_band: tuple[float, float] = (0.005, 0.02)
+    """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
+    multiplied by 1.5."""
+    max_step_norm: float | None = None
+    """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
+    kaczmarz_decay: float = 0.0
+    """Decay ζ of the Kaczmarz iterate from mini-batch to mini-batch: 0 is the exact damped natural gradient of each
+    mini-batch, 1 the paper's iteration."""
+    epochs: int = 2
+    """Passes over each rollout by the actor."""
+    minibatches: int = 2
+    """Mini-batches in each of these passes."""
+    ratio_bounds: tuple[float, float] = (0.1, 10.0)
+    """Importance ratios are clamped to this range."""
+    critic_learning_rate: float = 1e-3
+    """Adam's learning rate for the critic."""
+    critic_epochs: int = 4
+    """Passes over each rollout by the critic."""
+    critic_minibatches: int = 8
+    """Mini-batches in each of these passes."""
+    critic_max_grad_norm: float = 5.0
+    """Bound on the norm of the critic's gradient."""
+
+    def __post_init__(self) -> None:
+        require("damping", self.damping, at_least=0)
+        require("step_size", self.step_size, above=0)
+        require("max_step_norm", self.max_step_norm, above=0)
+        require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
+        for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
+            require(name, getattr(self, name), at_least=1)
+        for name in ("critic_learning_rate", "critic_max_grad_norm"):
+            require(name, getattr(self, name), above=0)
+        for name in ("step_size_bounds", "kl_band", "ratio_bounds"):
+            low, high = getattr(self, name)
+            require(name, low, above=0)
+            require(name, high, at_least=low)
+
+
+class RAT:
+    """Updates a policy from rollouts.
+
+    Per mini-batch: one forward pass, one transform of the advantages, one step along
+    ``g_j = ζ g_{j−1} + HᵀΣÃ`` of size ``min(η, ν/‖g_j‖)``.  ``g`` starts anew with each rollout.
+
+    Args:
+        policy: the policy to improve, in place.
+        config: hyperparameters.
+        generator: source of the mini-batches' order.
+    """
+
+    def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
+        self.policy, self.config, self.generator = policy, config, generator
+        self.transform = AdvantageTransform(policy.actor, config.damping)
+        self.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), lr=config.critic_learning_rate)
+        self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One rollout's worth of improvement; returns what happened, for the log."""
+        config = self.config
+        direction: dict[str, Tensor] | None = None
+        norms = []
+        for _ in range(config.epochs):
+            for minibatch in batch.minibatches(config.minibatches, self.generator):
+                direction, norm = self._actor_step(minibatch, direction)
+                norms.append(norm)
+        value_loss = fit_critic(
+            self.policy,
+            batch,
+            self.critic_optimizer,
+            epochs=config.critic_epochs,
+            minibatches=config.critic_minibatches,
+            max_grad_norm=config.critic_max_grad_norm,
+            generator=self.generator,
+        )
+        with torch.no_grad():
+            distribution = self.policy.actor(batch.observations).detach()
+            kl = float(batch.distribution.kl(distribution).mean())
+        used = self.step_size.value
+        self.step_size.update(kl)
+        return {
+            "kl": kl,
+            "entropy": float(distribution.entropy().mean()),
+            "learning_rate": used,
+            "grad_norm": float(torch.stack(norms).mean()),
+            "value_loss": value_loss,
+        }
+
+    def _actor_step(self, batch: Batch, previous: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], Tensor]:
+        config = self.config
+        with self.transform.record():
+            log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
+        ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
+        advantages = batch.advantages - batch.advantages.mean()
+        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+
+        step = self.transform(log_prob, advantages, ratio, previous=previous, decay=config.kaczmarz_decay)
+
+        norm = torch.stack([g.norm() for g in step.direction.values()]).norm()
+        size = torch.full_like(norm, self.step_size.value)
+        if config.max_step_norm is not None:
+            size = size.clamp(max=config.max_step_norm / norm)
+        with torch.no_grad():
+            for name, g in step.direction.items():
+                self.transform.parameters[name].add_(g * size)
+        return step.direction, norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"critic_optimizer": self.critic_optimizer.state_dict(), "step_size": self.step_size.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.step_size.value = state["step_size"]

@@ -1,0 +1,193 @@
+"""The ``ratpg`` command.
+
+Exit codes: 0 on success, 2 and one line on bad input, 130 after Ctrl-C (the run can be resumed).
+"""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ratpg.algorithms import CONFIGS
+from ratpg.training.config import TrainConfig
+from ratpg.training.evaluate import evaluate
+from ratpg.training.logging import ProgressDisplay
+from ratpg.training.plots import plot_runs
+from ratpg.training.presets import PRESETS, preset
+from ratpg.training.trainer import Trainer, load_policy
+
+BAD_INPUT, INTERRUPTED = 2, 130
+USAGE = """usage: ratpg COMMAND ...
+
+  train   train an agent                       ratpg train --env Hopper-v4
+  resume  continue an interrupted run          ratpg resume RUN_DIR
+  eval    run deterministic episodes           ratpg eval RUN_DIR --episodes 10
+  plot    draw learning curves                 ratpg plot RUN_DIR [RUN_DIR ...]
+
+`ratpg COMMAND --help` lists a command's options."""
+
+
+@dataclass(frozen=True)
+class ResumeArguments:
+    """Continue an interrupted run from its last checkpoint."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    total_timesteps: int | None = None
+    """Train on until this many steps instead of the run's own."""
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Run deterministic episodes with a trained policy; prints JSON."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    episodes: int = 10
+    """How many."""
+    seed: int = 1000
+    """Seed of the environments."""
+
+
+@dataclass(frozen=True)
+class PlotArguments:
+    """Draw the learning curves of one or more runs."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The figure, written as PNG and SVG; learning-curve in the (first) run's folder unless given."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"train": _train, "resume": _resume, "eval": _eval, "plot": _plot}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] not in commands:
+        return _fail(f"unknown command '{arguments[0]}': there are {', '.join(commands)}")
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+
+
+def _fail(message: str) -> int:
+    print(f"ratpg: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _train(arguments: list[str]) -> int:
+    # Which defaults there are, and which hyperparameters, depends on these two flags; tyro then reads all.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--algo", default="rat")
+    first.add_argument("--preset", default="default")
+    chosen, _ = first.parse_known_args(arguments)
+    defaults = preset(chosen.algo, chosen.preset)
+    config = tyro.cli(
+        TrainConfig[CONFIGS[chosen.algo]],  # type: ignore[misc]
+        prog="ratpg train",
+        description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
+        args=arguments,
+        default=TrainConfig(env=tyro.MISSING, **defaults),
+    )
+    return _run(Trainer.start(config))
+
+
+def _resume(arguments: list[str]) -> int:
+    options = tyro.cli(ResumeArguments, prog="ratpg resume", args=arguments)
+    trainer, exact = Trainer.resume(options.run_dir, options.total_timesteps)
+    if trainer.timesteps >= trainer.config.total_timesteps:
+        print(f"{options.run_dir} is complete at {trainer.timesteps} steps: go on with --total-timesteps N")
+        return 0
+    how = "exactly where it was" if exact else "with fresh episodes (this simulator cannot save its state)"
+    print(f"resuming {options.run_dir} at {trainer.timesteps} steps, {how}")
+    return _run(trainer)
+
+
+def _eval(arguments: list[str]) -> int:
+    options = tyro.cli(EvalArguments, prog="ratpg eval", args=arguments)
+    if options.episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {options.episodes}")
+    policy, config = load_policy(options.run_dir)
+    result = evaluate(
+        policy,
+        config.env,
+        episodes=options.episodes,
+        seed=options.seed,
+        backend=config.backend,
+        threads=config.threads,
+    )
+    print(json.dumps({"env": config.env, "episodes": options.episodes, **vars(result)}))
+    return 0
+
+
+def _plot(arguments: list[str]) -> int:
+    options = tyro.cli(PlotArguments, prog="ratpg plot", args=arguments)
+    if not options.run_dirs:
+        raise ValueError("name at least one run folder")
+    for path in plot_runs(options.run_dirs, options.output or options.run_dirs[0] / "learning-curve"):
+        print(path)
+    return 0
+
+
+def _run(trainer: Trainer) -> int:
+    config, directory = trainer.config, trainer.config.directory
+    console = Console()
+    console.print(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}", soft_wrap=True)
+    with (
+        _stop_signal() as should_stop,
+        ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display,
+    ):
+        complete = trainer.run(on_row=display.show, should_stop=should_stop)
+    if not complete:
+        print(f"interrupted at {trainer.timesteps} steps; continue with: ratpg resume {directory}")
+        return INTERRUPTED
+    print(
+        f"done: {trainer.timesteps} steps in {trainer.wall_time:.0f} s, return {trainer.episodes.return_mean():.1f} "
+        f"(mean of the last {len(trainer.episodes.returns)} episodes), in {directory}"
+    )
+    return 0
+
+
+@contextmanager
+def _stop_signal() -> Iterator["_Stop"]:
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after this rollout; a second one stops at once."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self) -> bool:
+        return self.requested
+
+    def request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        print("stopping after this rollout; press Ctrl-C again to stop at once", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

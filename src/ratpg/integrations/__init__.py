@@ -1,0 +1,1 @@
+"""Bridges to other tools, at the edge: they may import anything, and nothing imports them."""

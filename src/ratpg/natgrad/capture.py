@@ -1,0 +1,239 @@
+"""Records a forward pass and returns the factors of a per-sample scalar.
+
+Forward hooks keep each layer's input and the graph edge of its output; one backward pass *to those edges only*
+then gives every layer's output gradients, which with the inputs are all a factor needs.  What the hooks do not
+see is filled in by batched vector-Jacobian products on the recorded graph: slower, never wrong.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.layers import build_factor, has_factor
+
+VJP_CHUNK_BYTES = 256 * 2**20
+"""Budget for the cotangents and rows of one chunk of batched vector-Jacobian products, in bytes."""
+
+
+class CaptureError(RuntimeError):
+    """The recorded forward pass cannot give a right score matrix; the message names the module and the remedy."""
+
+
+@dataclass
+class Call:
+    """One recorded call of one module."""
+
+    module: nn.Module
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+
+
+class Recorder:
+    """Records the forward passes of some modules.
+
+    Args:
+        modules: name -> module, every module whose calls may be recorded (submodules included).
+        parameters: name -> trainable parameter, the columns of ``H``.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]):
+        self.modules, self.parameters = dict(modules), dict(parameters)
+        self.calls: list[Call] = []
+        self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
+        self._module_name_of = {id(module): name for name, module in self.modules.items()}
+        # Structures already compared with autograd -> the parameters that have to take the batched path.
+        self._batched: dict[tuple[Any, ...], frozenset[str]] = {}
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
+        self._refuse_random_modules()
+        self.calls = []
+        handles = []
+        try:
+            for module in self.modules.values():
+                if has_factor(module) and self._trainable(module):
+                    handles.append(module.register_forward_hook(self._hook, prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def factors(self, log_prob: Tensor) -> list[Factor]:
+        """The factors that together are ``H [B, p]`` for ``log_prob [B]``.
+
+        Raises:
+            CaptureError: where ``log_prob`` does not depend on what was recorded, a recorded input was changed
+                in place, or a trainable parameter would be left out.
+            ValueError: where ``log_prob`` is not a vector.
+        """
+        if log_prob.ndim != 1:
+            raise ValueError(f"log_prob must be one number a sample, [B]; got shape {list(log_prob.shape)}")
+        if not log_prob.requires_grad:
+            raise CaptureError("log_prob does not depend on any trainable parameter: was it computed under no_grad?")
+        calls = self._calls_with_gradients(log_prob)
+        structure = self._structure(calls)
+        known = self._batched.get(structure)
+        factors, covered = self._fast_factors(calls, len(log_prob), known or frozenset())
+        if known is None:
+            self._refuse_foreign_leaves(log_prob)
+            wrong = self._disagreeing(log_prob, factors)
+            if wrong:
+                factors, covered = self._fast_factors(calls, len(log_prob), wrong)
+            self._batched[structure] = wrong
+        missing = [name for name in self.parameters if name not in covered]
+        if missing:
+            factors += self._batched_factors(log_prob, missing)
+        return factors
+
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            inputs = args[0].detach()
+            # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
+            self.calls.append(Call(module, inputs, inputs._version, get_gradient_edge(output)))
+
+    def _trainable(self, module: nn.Module) -> dict[str, str]:
+        """The module's own parameters among those of the transform: attribute -> name."""
+        owned = {attribute: self._name_of.get(id(p)) for attribute, p in module._parameters.items() if p is not None}
+        return {attribute: name for attribute, name in owned.items() if name is not None}
+
+    def _calls_with_gradients(self, log_prob: Tensor) -> list[tuple[Call, Tensor]]:
+        if not self.calls:
+            return []
+        gradients = torch.autograd.grad(
+            log_prob.sum(), [call.edge for call in self.calls], retain_graph=True, allow_unused=True
+        )
+        reached = [(call, g) for call, g in zip(self.calls, gradients, strict=True) if g is not None]
+        if not reached:
+            raise CaptureError(
+                "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
+            )
+        for call, _ in reached:
+            if call.inputs._version != call.version:
+                name = self._module_name_of[id(call.module)]
+                raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
+        return reached
+
+    def _structure(self, calls: Sequence[tuple[Call, Tensor]]) -> tuple[Any, ...]:
+        trainable = tuple(parameter.requires_grad for parameter in self.parameters.values())
+        # Leading dimensions count, except for how many samples there are.
+        return trainable, tuple((id(call.module), call.inputs.ndim) for call, _ in calls)
+
+    def _fast_factors(
+        self, calls: Sequence[tuple[Call, Tensor]], samples: int, refused: frozenset[str]
+    ) -> tuple[list[Factor], set[str]]:
+        """Factors of the recorded layers; a parameter shared between different layers is left to the batched path."""
+        groups: dict[tuple[str, ...], list[tuple[Call, Tensor]]] = {}
+        for call, gradient in calls:
+            groups.setdefault(tuple(self._trainable(call.module).values()), []).append((call, gradient))
+        seen = [name for key in groups for name in key]
+        factors: list[Factor] = []
+        covered: set[str] = set()
+        for key, group in groups.items():
+            if refused.intersection(key) or any(seen.count(name) > 1 for name in key):
+                continue
+            module = group[0][0].module
+            tensors = [(call.inputs, gradient) for call, gradient in group]
+            factor = build_factor(module, self._trainable(module), tensors, samples)
+            if factor is not None:
+                factors.append(factor)
+                covered.update(key)
+        return factors, covered
+
+    def _disagreeing(self, log_prob: Tensor, factors: Sequence[Factor]) -> frozenset[str]:
+        """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``.
+
+        Catches samples that are not independent, a layout with the samples not in front, and a weight that is
+        also used outside of its module.
+        """
+        generator = torch.Generator().manual_seed(0)
+        v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
+        names = [name for factor in factors for name in factor.names]
+        if not names:
+            return frozenset()
+        truth = torch.autograd.grad(
+            log_prob, [self.parameters[name] for name in names], v, retain_graph=True, allow_unused=True
+        )
+        expected = dict(zip(names, truth, strict=True))
+        tolerance = torch.finfo(log_prob.dtype).eps ** 0.5
+        wrong = set()
+        for factor in factors:
+            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch.
+            scale = (factor.squared_norms() @ v.square()).sqrt()
+            for name, product in factor.rmatvec(v).items():
+                gradient = expected[name]
+                error = product if gradient is None else product - gradient
+                if not error.norm() <= tolerance * scale:
+                    wrong.update(factor.names)
+        return frozenset(wrong)
+
+    def _batched_factors(self, log_prob: Tensor, names: Sequence[str]) -> list[Factor]:
+        """Rows by batched vector-Jacobian products, a chunk of samples at a time."""
+        parameters = [self.parameters[name] for name in names]
+        used = torch.autograd.grad(log_prob.sum(), parameters, retain_graph=True, allow_unused=True)
+        for name, gradient in zip(names, used, strict=True):
+            if gradient is None:
+                raise CaptureError(
+                    f"log_prob does not depend on the trainable parameter '{name}': freeze it, "
+                    "or hand AdvantageTransform only the modules that log_prob depends on"
+                )
+        samples = len(log_prob)
+        row_bytes = (samples + sum(p.numel() for p in parameters)) * log_prob.element_size()
+        chunk = max(1, VJP_CHUNK_BYTES // row_bytes)
+        identity = torch.eye(samples, dtype=log_prob.dtype, device=log_prob.device)
+        rows: list[list[Tensor]] = [[] for _ in names]
+        for cotangents in identity.split(chunk):
+            for collected, part in zip(rows, _rows(log_prob, parameters, cotangents), strict=True):
+                collected.append(part)
+        return [DenseFactor(torch.cat(parts), name) for name, parts in zip(names, rows, strict=True)]
+
+    def _refuse_random_modules(self) -> None:
+        """What makes a sample's score depend on its neighbours, or on chance, is refused."""
+        for name, module in self.modules.items():
+            if not module.training:
+                continue
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise CaptureError(
+                    f"module '{name}' ({type(module).__name__}) is in training mode, so a sample's log-probability "
+                    "depends on the other samples: call .eval() on it, or use LayerNorm or GroupNorm"
+                )
+            rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0.0)
+            if isinstance(rate, int | float) and rate > 0:
+                raise CaptureError(
+                    f"module '{name}' ({type(module).__name__}) drops units at random in training mode, so the score "
+                    "of this forward pass is not that of the next: call .eval() on it or set its rate to 0"
+                )
+
+    def _refuse_foreign_leaves(self, log_prob: Tensor) -> None:
+        """A trainable tensor that ``log_prob`` depends on and nobody handed over would be skipped silently."""
+        stack: list[Node | None] = [log_prob.grad_fn]
+        seen: set[Node] = set()
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) not in self._name_of:
+                raise CaptureError(
+                    f"log_prob depends on a trainable tensor of shape {list(leaf.shape)} that AdvantageTransform was "
+                    "not given (a log_std kept outside the module?): hand it over too, as in "
+                    "AdvantageTransform([actor, log_std]), or freeze it"
+                )
+            stack.extend(next_node for next_node, _ in node.next_functions)
+
+
+def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor]:
+    """``cotangents @ H`` for each parameter, ``[n, *shape]``: batched, or one by one where vmap has no rule."""
+    try:
+        return torch.autograd.grad(log_prob, parameters, cotangents, retain_graph=True, is_grads_batched=True)
+    except RuntimeError:
+        single = [torch.autograd.grad(log_prob, parameters, v, retain_graph=True) for v in cotangents]
+        return [torch.stack(parts) for parts in zip(*single, strict=True)]

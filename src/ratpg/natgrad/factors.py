@@ -1,0 +1,222 @@
+"""A layer's share of the score matrix ``H``, kept in factored form.
+
+Row ``i`` of ``H [B, p]`` is the score ``∇θ log π(aᵢ|sᵢ)``.  A *factor* holds the columns of ``H`` that
+belong to one layer without forming them, and offers the three products everything else is made of:
+
+===============  ===========================================  ================
+``add_gram(K)``  adds ``H Hᵀ``, this layer's share of ``K``      ``[B, B]``
+``matvec(g)``    ``H g`` for ``g = {parameter name: tensor}``    ``[B]``
+``rmatvec(v)``   ``Hᵀ v`` as ``{parameter name: tensor}``        parameter shapes
+===============  ===========================================  ================
+
+No factor applies ``1/B``, a weight or the damping: that is `ratpg.natgrad.transform`'s alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+PANEL = 256
+"""``K`` is symmetric: it is computed in block columns this wide, from the diagonal down."""
+GRAM_CHUNK_BYTES = 64 * 2**20
+"""The largest temporary that a `TokenFactor` makes while it contracts its tokens, in bytes."""
+
+
+class Factor(Protocol):
+    """The columns of ``H [B, p]`` that belong to a few parameters."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters this factor covers."""
+        ...
+
+    def add_gram(self, gram: Tensor) -> None:
+        """Adds this factor's share to the panels of ``gram [B, B]`` from the diagonal down."""
+        ...
+
+    def matvec(self, g: Mapping[str, Tensor]) -> Tensor: ...
+
+    def rmatvec(self, v: Tensor) -> dict[str, Tensor]: ...
+
+    def squared_norms(self) -> Tensor:
+        """Squared norms of the rows, the diagonal of the share of ``K``, ``[B]``."""
+        ...
+
+
+def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
+    """``K = HHᵀ [B, B]``, summed over factors; dtype, device and ``B`` are those of ``like [B]``."""
+    total = like.new_zeros(len(like), len(like))
+    for factor in factors:
+        factor.add_gram(total)
+    for start, stop in _panels(len(like)):
+        total[start:stop, stop:] = total[stop:, start:stop].T
+    return total
+
+
+def _panels(size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, PANEL):
+        yield start, min(start + PANEL, size)
+
+
+def _add_product(gram: Tensor, rows: Tensor) -> None:
+    """``gram += rows rowsᵀ`` in panels from the diagonal down."""
+    for start, stop in _panels(len(rows)):
+        gram[start:, start:stop].addmm_(rows[start:], rows[start:stop].T)
+
+
+class OuterFactor:
+    """A linear layer seen once per sample: row ``i`` is ``dᵢ aᵢᵀ`` (and ``dᵢ`` for the bias).
+
+    Then ``H Hᵀ = (A Aᵀ + 1) ∘ (D Dᵀ)``, with the ``1`` only where there is a trainable bias, and ``H`` is never
+    formed (Ren & Goldfarb 2019, arXiv 1906.02353, use the same identity for Gauss-Newton systems).
+
+    Args:
+        inputs: ``A [B, d_in]``, what the layer was fed.
+        gradients: ``D [B, d_out]``, gradient of each sample's log-probability in the layer's output.
+        weight: name of the weight ``[d_out, d_in]``, or None where it is frozen.
+        bias: name of the bias ``[d_out]``, or None where there is none or it is frozen.
+    """
+
+    def __init__(self, inputs: Tensor, gradients: Tensor, weight: str | None, bias: str | None):
+        self.inputs, self.gradients, self.weight, self.bias = inputs, gradients, weight, bias
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    def add_gram(self, gram: Tensor) -> None:
+        if self.weight is None:
+            return _add_product(gram, self.gradients)
+        a, d = self.inputs, self.gradients
+        for start, stop in _panels(len(d)):
+            inner = a[start:] @ a[start:stop].T
+            if self.bias is not None:
+                inner += 1.0
+            gram[start:, start:stop].addcmul_(inner, d[start:] @ d[start:stop].T)
+
+    def squared_norms(self) -> Tensor:
+        scale = self.inputs.square().sum(1) if self.weight is not None else 0.0
+        return (scale + (self.bias is not None)) * self.gradients.square().sum(1)
+
+    def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
+        product = self.gradients.new_zeros(len(self.gradients))
+        if self.weight is not None:
+            product += ((self.inputs @ g[self.weight].T) * self.gradients).sum(1)
+        if self.bias is not None:
+            product += self.gradients @ g[self.bias]
+        return product
+
+    def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
+        weighted = self.gradients * v[:, None]
+        products = {}
+        if self.weight is not None:
+            products[self.weight] = weighted.T @ self.inputs
+        if self.bias is not None:
+            products[self.bias] = weighted.sum(0)
+        return products
+
+
+class TokenFactor:
+    """A linear layer applied to ``T`` tokens of each sample: row ``i`` is ``Σₜ dᵢₜ aᵢₜᵀ = Dᵢᵀ Aᵢ``.
+
+    ``T`` counts tokens, pixels, or the calls of a module that ran more than once in the recorded forward.
+    ``gram()`` takes the cheaper of two ways, by counted operations: the rows, a slice of output units at a time,
+    or the ``[T, T]`` contraction ``K_ij = Σ_ts (aᵢₜ·aⱼₛ)(dᵢₜ·dⱼₛ)``, a slice of samples at a time.
+
+    Args:
+        inputs: ``A [B, T, d_in]``.
+        gradients: ``D [B, T, d_out]``.
+        weight: name of the weight ``[d_out, d_in]``, or None where it is frozen.
+        bias: name of the bias ``[d_out]``, or None where there is none or it is frozen.
+    """
+
+    def __init__(self, inputs: Tensor, gradients: Tensor, weight: str | None, bias: str | None):
+        self.inputs, self.gradients, self.weight, self.bias = inputs, gradients, weight, bias
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    def add_gram(self, gram: Tensor) -> None:
+        samples, tokens, d_in = self.inputs.shape
+        d_out = self.gradients.shape[2]
+        if self.weight is not None:
+            row_cost = (samples * tokens + samples * samples) * d_in * d_out
+            contraction_cost = (samples * tokens) ** 2 * (d_in + d_out)
+            if row_cost <= contraction_cost:
+                for rows in self._row_slices():
+                    _add_product(gram, rows)
+            else:
+                self._add_contraction(gram)
+        if self.bias is not None:
+            _add_product(gram, self.gradients.sum(1))
+
+    def squared_norms(self) -> Tensor:
+        norms = self.gradients.new_zeros(len(self.gradients))
+        if self.weight is not None:
+            for rows in self._row_slices():
+                norms += rows.square().sum(1)
+        if self.bias is not None:
+            norms += self.gradients.sum(1).square().sum(1)
+        return norms
+
+    def _row_slices(self) -> Iterator[Tensor]:
+        """The weight's rows, ``[B, units * d_in]`` at a time."""
+        samples, _, d_in = self.inputs.shape
+        units = max(1, GRAM_CHUNK_BYTES // (samples * d_in * self.inputs.element_size()))
+        for gradients in self.gradients.split(units, dim=2):
+            yield torch.bmm(gradients.transpose(1, 2), self.inputs).flatten(1)
+
+    def _add_contraction(self, gram: Tensor) -> None:
+        samples, tokens, _ = self.inputs.shape
+        flat_inputs, flat_gradients = self.inputs.flatten(0, 1), self.gradients.flatten(0, 1)
+        row_bytes = 2 * tokens * samples * tokens * self.inputs.element_size()
+        chunk = max(1, GRAM_CHUNK_BYTES // row_bytes)
+        for start in range(0, samples, chunk):
+            stop = min(start + chunk, samples)
+            # Block row start:stop, up to and including the diagonal block, written as a block column.
+            block = flat_inputs[: stop * tokens] @ flat_inputs[start * tokens : stop * tokens].T
+            block *= flat_gradients[: stop * tokens] @ flat_gradients[start * tokens : stop * tokens].T
+            gram[start:stop, :stop] += block.view(stop, tokens, stop - start, tokens).sum((1, 3)).T
+
+    def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
+        product = self.gradients.new_zeros(len(self.gradients))
+        if self.weight is not None:
+            product += ((self.inputs @ g[self.weight].T) * self.gradients).sum((1, 2))
+        if self.bias is not None:
+            product += self.gradients.sum(1) @ g[self.bias]
+        return product
+
+    def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
+        weighted = self.gradients * v[:, None, None]
+        products = {}
+        if self.weight is not None:
+            products[self.weight] = weighted.flatten(0, 1).T @ self.inputs.flatten(0, 1)
+        if self.bias is not None:
+            products[self.bias] = weighted.sum((0, 1))
+        return products
+
+
+class DenseFactor:
+    """A parameter whose rows are held as they are: ``rows [B, *parameter.shape]``."""
+
+    def __init__(self, rows: Tensor, name: str):
+        self.rows, self.name = rows, name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def add_gram(self, gram: Tensor) -> None:
+        _add_product(gram, self.rows.flatten(1))
+
+    def squared_norms(self) -> Tensor:
+        return self.rows.flatten(1).square().sum(1)
+
+    def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
+        return self.rows.flatten(1) @ g[self.name].flatten()
+
+    def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
+        return {self.name: (v @ self.rows.flatten(1)).view(self.rows.shape[1:])}

@@ -1,0 +1,189 @@
+"""The transformed advantage of RAT (Sun, ICML 2026): a natural gradient by ordinary backpropagation.
+
+By the Woodbury identity (used twice) the regularised natural gradient of a mini-batch is an ordinary policy
+gradient with another advantage,
+
+    (λI_p + HᵀΣH)⁻¹ HᵀΣ y = HᵀΣ Ã,    Ã = (λI_B + KΣ)⁻¹ y,    K = HHᵀ,    Σ = diag(w)/B,
+
+with ``H [B, p]`` the scores, ``y [B]`` the advantages, ``w [B]`` the importance ratios and ``λ`` the damping.
+Solved in its symmetric form: with ``S = Σ^{1/2}``, ``Ã = S⁻¹ (λI + SKS)⁻¹ S y``, by Cholesky.
+
+This is the only file in which ``λ``, ``Σ``, ``1/B`` and ``ζ`` are applied.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad.capture import CaptureError, Recorder
+from ratpg.natgrad.factors import Factor, gram
+from ratpg.natgrad.solve import Solution, solve_spd
+
+
+@dataclass(frozen=True)
+class Step:
+    """A natural-gradient ascent step on the surrogate ``mean(w · y · log π)``.
+
+    Attributes:
+        advantage: ``Ã [B]``, to be used in a loss just as the advantage was.
+        direction: ``g``, {parameter name: tensor}: ``HᵀΣÃ``, plus ``ζ g_{j−1}`` with Kaczmarz; an ascent direction.
+        predicted_gain: first-order change ``gᵀ HᵀΣ y`` of the surrogate along ``direction``, a scalar.
+        predicted_kl: second-order ``½ gᵀ HᵀΣH g``, the KL divergence that moving by ``direction`` causes, a scalar;
+            moving by ``α g`` causes ``α²`` times as much.
+        solution: how the B × B system was solved.
+    """
+
+    advantage: Tensor
+    direction: dict[str, Tensor]
+    predicted_gain: Tensor
+    predicted_kl: Tensor
+    solution: Solution
+
+
+class AdvantageTransform:
+    """Turns advantages into transformed advantages, whose policy gradient is the natural gradient.
+
+    Example:
+        >>> transform = AdvantageTransform(actor, damping=0.1)
+        >>> with transform.record():
+        ...     log_prob = actor_log_prob(obs, actions)
+        >>> step = transform(log_prob, advantages, weights=ratio)
+        >>> loss = -(ratio * step.advantage).mean()  # or move the parameters by step.direction
+
+    With ``previous`` and ``decay`` it takes one step of randomized block Kaczmarz over mini-batches,
+    ``g_j = ζ g_{j−1} + HᵀΣ (λI + KΣ)⁻¹ (y − ζ H g_{j−1})``: ζ = 0 is the exact damped natural gradient of the
+    block, ζ = 1 the paper's iteration, between them projected momentum (SPRING, arXiv 2401.10190).
+
+    Args:
+        actor: the module whose calls are recorded, or a sequence of modules and free parameters.
+        damping: λ ≥ 0, the Tikhonov term.
+
+    Raises:
+        ValueError: for a negative or non-finite damping, or where nothing is trainable.
+    """
+
+    def __init__(self, actor: nn.Module | Sequence[nn.Module | nn.Parameter], damping: float = 0.1):
+        if not (math.isfinite(damping) and damping >= 0):
+            raise ValueError(f"damping must be finite and >= 0, got {damping}")
+        self.damping = damping
+        modules, parameters = _named(actor)
+        if not parameters:
+            raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
+        self.parameters = parameters
+        self._recorder = Recorder(modules, parameters)
+        self._recorded: tuple[list[Factor], Tensor] | None = None
+
+    def record(self) -> AbstractContextManager[None]:
+        """Context in which the forward pass that makes ``log_prob`` runs; any code that calls the modules will do."""
+        self._recorded = None
+        return self._recorder.record()
+
+    def gram(self) -> Tensor:
+        """``K = HHᵀ [B, B]`` of what was recorded and handed to the last call.
+
+        Raises:
+            CaptureError: where no call followed the last recording.
+        """
+        if self._recorded is None:
+            raise CaptureError("nothing recorded yet: call the transform on a recorded log_prob first")
+        with _full_precision():
+            return gram(*self._recorded)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        log_prob: Tensor,
+        advantages: Tensor,
+        weights: Tensor | None = None,
+        *,
+        previous: Mapping[str, Tensor] | None = None,
+        decay: float = 0.0,
+    ) -> Step:
+        """The step for one mini-batch.
+
+        Args:
+            log_prob: ``[B]``, with its graph, computed inside `record`; the graph is kept.
+            advantages: ``y [B]``.
+            weights: importance ratios ``w [B]``, > 0; ones by default.
+            previous: ``g_{j−1}``, the last mini-batch's ``direction``, for Kaczmarz.
+            decay: ζ ∈ [0, 1]; 0 ignores ``previous``.
+
+        Raises:
+            ValueError: for shapes that do not fit, weights that are not positive, a decay outside [0, 1],
+                or input that is not finite.
+            CaptureError: where the recorded pass cannot give a right score matrix.
+        """
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"decay must be in [0, 1], got {decay}")
+        y = advantages.detach()
+        w = torch.ones_like(y) if weights is None else weights.detach()
+        if not log_prob.shape == y.shape == w.shape:
+            shapes = [list(t.shape) for t in (log_prob, y, w)]
+            raise ValueError(f"log_prob, advantages and weights must all be [B], got {shapes}")
+        if not bool((w > 0).all()):
+            raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
+        with torch.enable_grad():
+            factors = self._recorder.factors(log_prob)
+        self._recorded = factors, y
+
+        root = (w / len(w)).sqrt()  # S = Σ^{1/2}, as a vector
+        with _full_precision():
+            along_previous = torch.zeros_like(y)  # ζ H g_{j−1}
+            carry = previous is not None and decay > 0
+            if carry:
+                along_previous = decay * sum((factor.matvec(previous) for factor in factors), along_previous)
+            system = gram(factors, y).mul_(root).mul_(root[:, None])
+            system.diagonal().add_(self.damping)
+            target = root * (y - along_previous)
+            solution = solve_spd(system, target)
+            z = solution.x
+
+            direction: dict[str, Tensor] = {}
+            for factor in factors:
+                direction.update(factor.rmatvec(root * z))
+        if carry:
+            direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
+        # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
+        along = target - self.damping * z + root * along_previous
+        return Step(
+            advantage=z / root,
+            direction={name: direction[name] for name in self.parameters},
+            predicted_gain=along @ (root * y),
+            predicted_kl=0.5 * along @ along,
+            solution=solution,
+        )
+
+
+def _named(
+    actor: nn.Module | Sequence[nn.Module | nn.Parameter],
+) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
+    """Modules and trainable parameters by name; in a sequence each name starts with the position."""
+    parts = [("", actor)] if isinstance(actor, nn.Module) else [(str(i), part) for i, part in enumerate(actor)]
+    modules: dict[str, nn.Module] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    for prefix, part in parts:
+        if isinstance(part, nn.Parameter):
+            found = [(prefix, part)]
+        else:
+            modules.update(part.named_modules(prefix=prefix))
+            found = list(part.named_parameters(prefix=prefix))
+        known = {id(parameter) for parameter in parameters.values()}
+        parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})
+    return modules, parameters
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """TF32 and autocast off: ``K`` and the solve need all of float32's digits."""
+    matmul = torch.backends.cuda.matmul
+    allowed = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32 = allowed

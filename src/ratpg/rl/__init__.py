@@ -1,0 +1,1 @@
+"""Environments, policies, rollouts and advantages."""

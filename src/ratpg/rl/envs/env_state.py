@@ -1,0 +1,89 @@
+"""The state of one Gymnasium environment as plain values and tensors, for checkpoints that resume to the bit.
+
+Known are MuJoCo and classic-control environments and Gymnasium's standard wrappers; for anything else `snapshot`
+returns None, and a resumed run starts fresh episodes.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def snapshot(env: gym.Env) -> dict[str, Any] | None:
+    """The state of the environment and of every wrapper around it, or None where it is not known how."""
+    layers, core = _layers(env)
+    if _is_mujoco(core):
+        simulator = {name: torch.from_numpy(array.copy()) for name, array in _mujoco_arrays(core.data)}
+        simulator["time"] = torch.tensor(core.data.time, dtype=torch.float64)
+    elif type(core).__module__.startswith("gymnasium.envs.classic_control"):
+        simulator = {}
+    else:
+        return None
+    return {
+        "simulator": simulator,
+        "layers": [_attributes(layer) for layer in layers],
+        "generator": core.np_random.bit_generator.state,
+    }
+
+
+def restore(env: gym.Env, state: dict[str, Any]) -> None:
+    """Puts the environment into the state that `snapshot` returned."""
+    layers, core = _layers(env)
+    if _is_mujoco(core):
+        for name, array in _mujoco_arrays(core.data):
+            array[...] = state["simulator"][name].numpy()
+        core.data.time = float(state["simulator"]["time"])
+    for layer, attributes in zip(layers, state["layers"], strict=True):
+        for name, value in attributes.items():
+            array = isinstance(value, torch.Tensor)
+            setattr(layer, name, value.numpy().copy() if array else value)
+    core.np_random.bit_generator.state = state["generator"]
+
+
+def _layers(env: gym.Env) -> tuple[list[gym.Env], Any]:
+    """The environment from its outermost wrapper inwards, and the innermost again."""
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    return layers, layers[-1]
+
+
+def _is_mujoco(core: Any) -> bool:
+    return hasattr(core, "model") and type(getattr(core, "data", None)).__name__ == "MjData"
+
+
+def _mujoco_arrays(data: Any) -> list[tuple[str, np.ndarray]]:
+    """Every array of MjData whose size is fixed by the model, among them the derived ones (body positions, contact
+    forces) that some observations and rewards read before the next step recomputes them. What depends on the
+    number of active constraints, ``efc_*`` and the like, is recomputed by every step."""
+    fixed = []
+    nv_sized = {"contact", "solver_island"}
+    for name in dir(data):
+        if name.startswith(("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island")) or name in nv_sized:
+            continue
+        try:
+            array = getattr(data, name)
+        except Exception:  # fields that only exist under some solver options
+            continue
+        if isinstance(array, np.ndarray) and array.dtype == np.float64 and array.flags.writeable:
+            fixed.append((name, array))
+    return fixed
+
+
+def _attributes(layer: gym.Env) -> dict[str, Any]:
+    """A layer's own attributes that are plain values or arrays: step counters, flags, classic control's state."""
+    plain: dict[str, Any] = {}
+    for name, value in vars(layer).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            plain[name] = torch.from_numpy(value.copy())
+        elif isinstance(value, PLAIN) or (isinstance(value, tuple) and all(isinstance(v, PLAIN) for v in value)):
+            plain[name] = value
+        elif isinstance(value, np.floating | np.integer):
+            plain[name] = value.item()
+        elif isinstance(value, tuple) and all(isinstance(v, float) for v in value):
+            plain[name] = tuple(float(v) for v in value)
+    return plain

@@ -1,0 +1,75 @@
+"""Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from ratpg.rl.envs.env_state import restore, snapshot
+from ratpg.rl.envs.vec_env import VecEnv
+
+
+def known_ids() -> list[str]:
+    """Every id registered with Gymnasium."""
+    return list(gym.registry)
+
+
+def is_known(env_id: str) -> bool:
+    """Whether Gymnasium can resolve the id (``"module:Name-v0"`` imports the module first)."""
+    try:
+        with _quiet():
+            gym.spec(env_id)
+    except (gym.error.Error, ImportError):
+        return False
+    return True
+
+
+class GymnasiumEnv(VecEnv):
+    """Copies stepped one after another, so that a run is reproducible to the bit."""
+
+    def __init__(self, env_id: str, num_envs: int, seed: int):
+        with _quiet():
+            self._venv = gym.vector.SyncVectorEnv(
+                [lambda: gym.make(env_id, disable_env_checker=True)] * num_envs,
+                autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+            )
+        self.env_id, self.num_envs = env_id, num_envs
+        self.observation_space = self._venv.single_observation_space
+        self.action_space = self._venv.single_action_space
+        observation, _ = self._venv.reset(seed=seed)
+        self.observation = torch.from_numpy(np.asarray(observation)).float()
+        self.done = np.zeros(num_envs, dtype=bool)
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observation, reward, terminated, truncated, _ = self._venv.step(
+            actions.astype(self.action_space.dtype, copy=False)
+        )
+        return observation, reward, terminated, truncated
+
+    def close(self) -> None:
+        self._venv.close()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        states = [snapshot(env) for env in self._venv.envs]
+        if any(state is None for state in states):
+            return None
+        return {"envs": states, "observation": self.observation, "done": torch.from_numpy(self.done)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for env, saved in zip(self._venv.envs, state["envs"], strict=True):
+            restore(env, saved)
+        self.observation = state["observation"].clone()
+        self.done = state["done"].numpy().copy()
+        self._venv._autoreset_envs = self.done.copy()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Gymnasium's notices that v4 environments are old: a study of v4 wants v4."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

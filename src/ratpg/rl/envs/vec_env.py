@@ -1,0 +1,90 @@
+"""What a vector environment is to the rest of the library, and how one is made."""
+
+import difflib
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "envpool", "gymnasium"]
+
+
+class UnknownEnvironment(ValueError):
+    """No backend knows this environment."""
+
+
+class VecEnv(ABC):
+    """``num_envs`` copies of an environment that reset on the *next* step.
+
+    After a step in which ``done[i]``, `observation` ``[i]`` is the episode's true final observation; the next step
+    ignores environment i's action, pays nothing, and brings the first observation of a new episode. Such a
+    transition is no experience, and `ratpg.rl.rollout` masks it.
+
+    Attributes:
+        observation: the current raw observations, float32 ``[N, *shape]``.
+        done: whether the last step ended environment i's episode, bool ``[N]``.
+    """
+
+    env_id: str
+    num_envs: int
+    observation_space: gym.Space
+    action_space: gym.Space
+    observation: Tensor
+    done: np.ndarray
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps every environment; returns (reward float64, terminated, truncated), each ``[N]``."""
+        observation, reward, terminated, truncated = self._step(actions)
+        self.observation = torch.from_numpy(observation).float()
+        self.done = terminated | truncated
+        return reward, terminated, truncated
+
+    @abstractmethod
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The environments' whole state in plain values, or None where the simulator cannot give it."""
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from `state_dict`'s state."""
+        raise ValueError(f"{type(self).__name__} cannot restore a state")
+
+
+def make_vec(env_id: str, num_envs: int, *, seed: int, backend: Backend = "auto", num_threads: int = 1) -> VecEnv:
+    """Makes and resets a vector environment.
+
+    Args:
+        env_id: an id that EnvPool or Gymnasium knows, such as ``"Hopper-v4"``.
+        num_envs: how many copies.
+        seed: every copy gets a seed of its own, drawn from this one.
+        backend: ``"envpool"`` for speed, ``"gymnasium"`` for any registered id and for states that can be saved;
+            ``"auto"`` takes EnvPool where it has the environment.
+        num_threads: threads that EnvPool steps with.
+
+    Raises:
+        UnknownEnvironment: naming the ids that look most like it.
+    """
+    from ratpg.rl.envs import envpool, gymnasium
+
+    seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
+    known: list[str] = []
+    if backend in ("auto", "envpool"):
+        known += envpool.known_ids()
+        if env_id in known:
+            return envpool.EnvPoolEnv(env_id, num_envs, seed, num_threads)
+        if backend == "envpool" and not known:
+            raise UnknownEnvironment("EnvPool is not installed on this machine: use --backend gymnasium")
+    if backend in ("auto", "gymnasium"):
+        known += gymnasium.known_ids()
+        if gymnasium.is_known(env_id):
+            return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
+    near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
+    raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")

@@ -1,0 +1,23 @@
+"""Multi-layer perceptrons."""
+
+import math
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def mlp(d_in: int, hidden: tuple[int, ...], activation: str) -> nn.Sequential:
+    """Linear layers of the given widths, each followed by the activation; orthogonal weights with gain √2."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [orthogonal(nn.Linear(d_in, width), math.sqrt(2)), ACTIVATIONS[activation]()]
+        d_in = width
+    return nn.Sequential(*layers)
+
+
+def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
+    """The layer, its weight orthogonal with this gain and its bias zero."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,157 @@
+"""Actor-critic policies that own everything between a raw observation and the action the simulator gets."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad import PerSampleParameter
+from ratpg.rl.distributions import Categorical, DiagonalGaussian, Distribution
+from ratpg.rl.networks.mlp import mlp, orthogonal
+from ratpg.rl.normalize import ObservationNormalizer, PopArtHead
+
+ActionBounds = Literal["clip", "tanh"]
+
+
+class UnsupportedSpace(ValueError):
+    """An observation or action space that no policy here handles."""
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy is built from, in plain values, so that a checkpoint can hold it.
+
+    Attributes:
+        observation_shape: shape of one observation.
+        action_shape: shape of one continuous action; empty for discrete ones.
+        num_actions: number of discrete actions, 0 for continuous ones.
+        action_start: the first discrete action.
+        action_low, action_high: bounds of continuous actions, flat; empty where unbounded.
+        action_bounds: how a sample of the unbounded Gaussian is fitted into the bounds: ``"clip"``, or
+            ``"tanh"`` (squashed; log-probabilities are those of the unsquashed sample). In both, ±1 is mapped
+            to the bounds.
+        hidden: widths of the hidden layers of actor and critic, which are separate networks.
+        activation: ``"relu"`` or ``"tanh"``.
+        initial_log_std: of every continuous action.
+        popart_beta: decay of PopArt's statistics.
+    """
+
+    observation_shape: tuple[int, ...]
+    action_shape: tuple[int, ...]
+    num_actions: int
+    action_start: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    action_bounds: ActionBounds = "clip"
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+    initial_log_std: float = 0.0
+    popart_beta: float = 0.99999
+
+    @staticmethod
+    def from_spaces(observation_space: gym.Space, action_space: gym.Space, **options: Any) -> "PolicySpec":
+        """Reads shapes and bounds off a single environment's spaces.
+
+        Raises:
+            UnsupportedSpace: unless observations are Box and actions Box or Discrete.
+        """
+        if not isinstance(observation_space, gym.spaces.Box):
+            raise UnsupportedSpace(f"observations must be a Box space, this environment has {observation_space}")
+        shape: tuple[int, ...] = observation_space.shape
+        if isinstance(action_space, gym.spaces.Discrete):
+            return PolicySpec(shape, (), int(action_space.n), int(action_space.start), (), (), **options)
+        if not isinstance(action_space, gym.spaces.Box):
+            raise UnsupportedSpace(f"actions must be a Box or Discrete space, this environment has {action_space}")
+        low, high = action_space.low.flatten().tolist(), action_space.high.flatten().tolist()
+        if not np.isfinite(low + high).all():
+            low, high = [], []
+        return PolicySpec(shape, action_space.shape, 0, 0, tuple(low), tuple(high), **options)
+
+
+class GaussianActor(nn.Module):
+    """Normalised observations -> `DiagonalGaussian` with a state-independent log standard deviation."""
+
+    def __init__(self, body: nn.Sequential, d_body: int, size: int, initial_log_std: float):
+        super().__init__()
+        self.body = body
+        self.head = orthogonal(nn.Linear(d_body, size), 0.01)
+        self.log_std = PerSampleParameter(torch.full((size,), initial_log_std))
+
+    def forward(self, observations: Tensor) -> DiagonalGaussian:
+        mean = self.head(self.body(observations))
+        return DiagonalGaussian(mean, self.log_std(mean))
+
+
+class CategoricalActor(nn.Module):
+    """Normalised observations -> `Categorical`."""
+
+    def __init__(self, body: nn.Sequential, d_body: int, size: int):
+        super().__init__()
+        self.body = body
+        self.head = orthogonal(nn.Linear(d_body, size), 0.01)
+
+    def forward(self, observations: Tensor) -> Categorical:
+        return Categorical(self.head(self.body(observations)))
+
+
+class ActorCritic(nn.Module):
+    """Separate actor and critic over one observation normaliser.
+
+    Actor and critic take *normalised* observations ``[B, d]``, as `normalize` returns them.
+    """
+
+    def __init__(self, spec: PolicySpec):
+        super().__init__()
+        self.spec = spec
+        d_obs = int(np.prod(spec.observation_shape))
+        self.normalizer = ObservationNormalizer((d_obs,))
+        body, d_body = mlp(d_obs, spec.hidden, spec.activation), (d_obs, *spec.hidden)[-1]
+        self.noise_size = spec.num_actions or int(np.prod(spec.action_shape))
+        self.actor: GaussianActor | CategoricalActor
+        if spec.num_actions:
+            self.actor = CategoricalActor(body, d_body, spec.num_actions)
+        else:
+            self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
+        self.value_head = PopArtHead(d_body, spec.popart_beta)
+        self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
+        self.register_buffer("low", torch.tensor(spec.action_low), persistent=False)
+        self.register_buffer("high", torch.tensor(spec.action_high), persistent=False)
+
+    low: Tensor
+    high: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.low.device
+
+    def normalize(self, observations: Tensor) -> Tensor:
+        """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``."""
+        leading = observations.shape[: observations.ndim - len(self.spec.observation_shape)]
+        return self.normalizer(observations.reshape(*leading, -1))
+
+    def value(self, normalized: Tensor) -> Tensor:
+        """State values in the units of returns, ``[B]``."""
+        return self.value_head.denormalize(self.critic(normalized))
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Noise ``[*shape, size]`` for `Distribution.sample`."""
+        kind = Categorical if self.spec.num_actions else DiagonalGaussian
+        return kind.noise(shape, self.noise_size, generator).to(self.device)
+
+    def environment_actions(self, actions: Tensor) -> np.ndarray:
+        """Sampled actions ``[B]`` or ``[B, A]`` -> what the simulator takes, ``[B, *action_shape]``."""
+        if self.spec.num_actions:
+            return (actions + self.spec.action_start).cpu().numpy()
+        if self.spec.action_low:
+            unit = actions.tanh() if self.spec.action_bounds == "tanh" else actions.clamp(-1, 1)
+            actions = torch.lerp(self.low, self.high, 0.5 * (unit + 1))
+        return actions.view(len(actions), *self.spec.action_shape).cpu().numpy()
+
+    @torch.inference_mode()
+    def act(self, observations: Tensor) -> np.ndarray:
+        """Deterministic actions (the distribution's mode) for raw observations, as the simulator takes them."""
+        distribution: Distribution = self.actor(self.normalize(observations))
+        return self.environment_actions(distribution.mode())

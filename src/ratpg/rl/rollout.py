@@ -1,0 +1,80 @@
+"""Collects experience from a vector environment with a policy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ratpg.rl.envs import VecEnv
+from ratpg.rl.policy import ActorCritic
+
+
+class NonFiniteExperience(ValueError):
+    """The simulator returned a reward or an observation that is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """``T`` steps of ``N`` environments.
+
+    Attributes:
+        observations: raw, ``[T + 1, N, *shape]``; row ``t + 1`` is what step ``t`` led to, the true final
+            observation where the step ended an episode.
+        actions: as sampled, before any clipping or squashing, ``[T, N]`` or ``[T, N, A]``.
+        rewards: raw, ``[T, N]``.
+        terminated: the episode reached a terminal state, bool ``[T, N]``.
+        truncated: the episode was cut off by a time limit, bool ``[T, N]``.
+        valid: False where the step only reset the environment, bool ``[T, N]``.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+
+    @property
+    def done(self) -> Tensor:
+        return self.terminated | self.truncated
+
+
+@torch.inference_mode()
+def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.Generator) -> Rollout:
+    """Steps every environment ``num_steps`` times with actions sampled from the policy.
+
+    Values and log-probabilities are not computed here: one batched pass afterwards costs less than one a step.
+
+    Raises:
+        NonFiniteExperience: naming the environment and the step.
+    """
+    num_envs, device = envs.num_envs, policy.device
+    observations = torch.empty(num_steps + 1, *envs.observation.shape)
+    rewards = np.empty((num_steps, num_envs), dtype=np.float32)
+    terminated, truncated, valid = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(3))
+    noise = policy.draw_noise((num_steps, num_envs), generator)
+    actions = []
+    for t in range(num_steps):
+        observations[t] = envs.observation
+        distribution = policy.actor(policy.normalize(observations[t].to(device)))
+        actions.append(distribution.sample(noise[t]))
+        valid[t] = ~envs.done
+        rewards[t], terminated[t], truncated[t] = envs.step(policy.environment_actions(actions[-1]))
+    observations[num_steps] = envs.observation
+    _require_finite(observations, rewards)
+    return Rollout(
+        observations.to(device),
+        torch.stack(actions),
+        *(torch.from_numpy(array).to(device) for array in (rewards, terminated, truncated, valid)),
+    )
+
+
+def _require_finite(observations: Tensor, rewards: np.ndarray) -> None:
+    finite = observations.isfinite().flatten(2).all(2).numpy()
+    if not finite.all():
+        step, index = np.argwhere(~finite)[0]
+        raise NonFiniteExperience(f"environment {index} returned a non-finite observation at step {step} of a rollout")
+    if not np.isfinite(rewards).all():
+        step, index = np.argwhere(~np.isfinite(rewards))[0]
+        raise NonFiniteExperience(f"environment {index} returned a non-finite reward at step {step} of a rollout")

@@ -1,0 +1,74 @@
+"""Checkpoints: written whole or not at all, loaded without running code."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FILE = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+VERSION = 1
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint that is missing or cannot be read; the message names the file and a way out."""
+
+
+def save(directory: Path, state: dict[str, Any]) -> None:
+    """Writes ``checkpoint.pt`` atomically and keeps the one before it as ``checkpoint.previous.pt``.
+
+    A temporary file is written, synced to disk and renamed over the old one, so that a kill or a full disk at any
+    moment leaves a whole checkpoint.
+
+    Raises:
+        OSError: where the disk is full or not writable; the old checkpoints stay.
+    """
+    path, previous, temporary = directory / FILE, directory / PREVIOUS, directory / f"{FILE}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"version": VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            link = directory / f"{PREVIOUS}.tmp"
+            link.unlink(missing_ok=True)
+            os.link(path, link)
+            link.replace(previous)
+        temporary.replace(path)
+    except RuntimeError as error:  # torch reports a failed write so
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"the checkpoint could not be written to {directory}: {error}") from error
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(directory: Path, device: str = "cpu") -> dict[str, Any]:
+    """Reads ``checkpoint.pt`` with ``weights_only=True``.
+
+    Raises:
+        BadCheckpoint: where there is none, or it is not whole.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        raise BadCheckpoint(f"no checkpoint in {directory}: is it the folder of a run?")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        version = state["version"]
+    except Exception as error:
+        spare = directory / PREVIOUS
+        advice = f"; an older one is there: mv {spare} {path}" if spare.is_file() else ""
+        raise BadCheckpoint(f"{path} cannot be read ({_first_line(error)}){advice}") from error
+    if version != VERSION:
+        raise BadCheckpoint(f"{path} has format {version}, this ratpg reads format {VERSION}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

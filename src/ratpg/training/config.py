@@ -1,0 +1,102 @@
+"""What defines a run. Everything here is a command-line flag of ``ratpg train``."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from ratpg.algorithms import CONFIGS
+from ratpg.algorithms.checks import BadConfig, require
+from ratpg.rl.envs import Backend
+from ratpg.rl.networks.mlp import ACTIVATIONS
+from ratpg.rl.policy import ActionBounds
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Generic[C]):
+    """One training run."""
+
+    algorithm: Annotated[C, tyro.conf.arg(name="")]
+    """Hyperparameters of the algorithm."""
+    env: str
+    """Environment id, such as Hopper-v4."""
+    algo: str = "rat"
+    """Algorithm."""
+    preset: str = "default"
+    """Where every other value comes from unless given: "default" (the best known) or "paper" (the authors' protocol)."""
+    seed: int = 0
+    """Seed of everything: parameters, environments, noise, mini-batches."""
+    total_timesteps: int = 1_000_000
+    """Environment steps, all environments together; the run ends after the rollout that reaches them."""
+    run_dir: Path | None = None
+    """Where the run writes; runs/ENV-ALGO-PRESET-sSEED unless given."""
+    backend: Backend = "auto"
+    """Simulator: envpool (fast), gymnasium (any registered id, resumes to the bit), or auto (EnvPool if it can)."""
+    num_envs: int = 8
+    """Environments stepped side by side."""
+    num_steps: int = 256
+    """Steps of each environment in a rollout."""
+    threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    """Threads for the simulator and for the update."""
+    device: str = "cpu"
+    """Torch device of the networks."""
+    checkpoint_interval: float = 60.0
+    """Seconds between checkpoints; 0 writes one after every rollout."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.95
+    """GAE's lambda."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return and clip them to +-10."""
+    action_bounds: ActionBounds = "clip"
+    """How an unbounded sample becomes an action within the environment's bounds."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of actor and critic."""
+    activation: str = "relu"
+    """Activation of the hidden layers: relu or tanh."""
+    initial_log_std: float = 0.0
+    """First log standard deviation of continuous actions."""
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "checkpoint_interval"):
+            require(name, getattr(self, name), at_least=0)
+        for name in ("total_timesteps", "num_envs", "num_steps", "threads"):
+            require(name, getattr(self, name), at_least=1)
+        for name in ("gamma", "gae_lambda"):
+            require(name, getattr(self, name), at_least=0, at_most=1)
+        require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
+        if self.activation not in ACTIVATIONS:
+            raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
+        if not self.hidden or min(self.hidden) < 1:
+            raise BadConfig(f"hidden must name at least one width >= 1, got {self.hidden}")
+        size = self.num_envs * self.num_steps
+        for name in ("minibatches", "critic_minibatches"):
+            count = getattr(self.algorithm, name)
+            if size % count:
+                raise BadConfig(
+                    f"{name} {count} does not divide the rollout of num_envs {self.num_envs} x "
+                    f"num_steps {self.num_steps} = {size} steps"
+                )
+
+    @property
+    def directory(self) -> Path:
+        return self.run_dir or Path("runs") / f"{self.env}-{self.algo}-{self.preset}-s{self.seed}".replace("/", "_")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self) | {"run_dir": str(self.directory)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_dict`."""
+        algorithm = CONFIGS[values["algo"]](**_tuples(values["algorithm"]))
+        return TrainConfig(**_tuples(values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,0 +1,114 @@
+"""What a run writes while it goes: ``metrics.csv``, TensorBoard events, and a live line on the terminal."""
+
+import csv
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.csv"
+PLAIN_INTERVAL = 10.0
+"""Seconds between lines where the output is no terminal."""
+
+
+class MetricsWriter:
+    """Appends one row a rollout to ``metrics.csv`` and to TensorBoard.
+
+    Args:
+        directory: the run's folder.
+        keep_until: where a run is resumed, the last timestep whose rows stay; later ones, and a row cut off by a
+            kill, are work that was lost and is done again.
+    """
+
+    def __init__(self, directory: Path, keep_until: int = 0):
+        self._path = directory / METRICS
+        kept = _rows_until(self._path, keep_until) if keep_until else []
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        temporary.replace(self._path)
+        self._columns = kept[0] if kept else []
+        self._file = self._path.open("a", newline="")
+        self._writer = csv.writer(self._file)
+        self._events = SummaryWriter(str(directory), purge_step=keep_until + 1 if keep_until else None)
+
+    def write(self, row: dict[str, float]) -> None:
+        if not self._columns:
+            self._columns = list(row)
+            self._writer.writerow(self._columns)
+        self._writer.writerow([row[name] for name in self._columns])
+        self._file.flush()
+        for name, value in row.items():
+            if name != "timesteps":
+                self._events.add_scalar(name, value, int(row["timesteps"]))
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def _rows_until(path: Path, timesteps: int) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    return rows[:1] + [row for row in whole if int(row[0]) <= timesteps]
+
+
+def read_metrics(directory: Path) -> dict[str, list[float]]:
+    """Columns of a run's ``metrics.csv``.
+
+    Raises:
+        FileNotFoundError: where the folder holds no run.
+    """
+    path = directory / METRICS
+    if not path.is_file():
+        raise FileNotFoundError(f"no {METRICS} in {directory}: is it the folder of a run?")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+
+
+class ProgressDisplay:
+    """A live bar on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self, total: int, start: int, console: Console):
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("return {task.fields[ret]}  KL {task.fields[kl]}  {task.fields[sps]} steps/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._total, self._last = total, time.monotonic()
+        self._task = self._progress.add_task("steps", total=total, completed=start, ret="-", kl="-", sps="-")
+
+    def __enter__(self) -> "ProgressDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, row: dict[str, float]) -> None:
+        fields = {
+            "ret": f"{row['episode_return_mean']:.1f}",
+            "kl": f"{row['kl']:.4f}",
+            "sps": f"{row['sps']:.0f}",
+        }
+        done = int(row["timesteps"])
+        self._progress.update(self._task, completed=min(done, self._total), **fields)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last >= PLAIN_INTERVAL:
+            self._last = now
+            left = max(0, self._total - done) / row["sps"]
+            self._console.print(
+                f"{done}/{self._total} steps  return {fields['ret']}  KL {fields['kl']}  "
+                f"{fields['sps']} steps/s  {left:.0f} s left"
+            )

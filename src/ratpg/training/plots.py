@@ -1,0 +1,77 @@
+"""Learning curves: runs grouped by algorithm and environment, a mean with a bootstrap confidence band."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from scipy import stats
+
+from ratpg.training.logging import read_metrics
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+GRID = 200
+"""Points at which curves of different runs are compared."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def learning_curve(directory: Path) -> Curve:
+    """(timesteps, mean return of the last 100 episodes) of a run, from its first finished episode on.
+
+    Raises:
+        ValueError: where no episode has finished yet.
+    """
+    metrics = read_metrics(directory)
+    steps = np.array(metrics.get("timesteps", []))
+    returns = np.array(metrics.get("episode_return_mean", []))
+    if not np.isfinite(returns).any():
+        raise ValueError(f"no episode has finished in {directory} yet: nothing to plot")
+    return steps[np.isfinite(returns)], returns[np.isfinite(returns)]
+
+
+def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
+    """Draws one panel an environment and one line an algorithm; writes ``output`` as PNG and SVG.
+
+    The band is the 95 % bootstrap confidence interval of the mean over a group's runs.
+
+    Returns:
+        The files written.
+    """
+    groups: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    for directory in directories:
+        curve = learning_curve(directory)
+        config = json.loads((directory / "config.json").read_text())
+        label = config["algo"] if config["preset"] == "default" else f"{config['algo']} ({config['preset']})"
+        groups[config["env"]][label].append(curve)
+
+    figure, axes = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), 4), squeeze=False, layout="constrained")
+    for axis, (env, by_label) in zip(axes[0], sorted(groups.items()), strict=True):
+        for label, curves in sorted(by_label.items()):
+            _draw(axis, label, curves)
+        axis.set(title=env, xlabel="environment steps", ylabel="return (mean of the last 100 episodes)")
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    written = [output.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for path in written:
+        figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return written
+
+
+def _draw(axis: "plt.Axes", label: str, curves: Sequence[Curve]) -> None:
+    if len(curves) == 1:
+        axis.plot(*curves[0], label=label)
+        return
+    start, stop = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = np.linspace(start, max(start, stop), GRID)
+    values = np.stack([np.interp(grid, steps, returns) for steps, returns in curves])
+    (line,) = axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} seeds")
+    if np.ptp(values, axis=0).max() > 0:
+        interval = stats.bootstrap((values,), np.mean, axis=1, rng=0, method="percentile").confidence_interval
+        axis.fill_between(grid, interval.low, interval.high, color=line.get_color(), alpha=0.2)

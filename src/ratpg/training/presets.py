@@ -1,0 +1,53 @@
+"""Named settings of each algorithm.
+
+``paper``    the authors' released protocol, for reproducing them.
+``default``  the best we know: a natural-gradient step is worth fresh data, so small rollouts, few steps on each,
+             and the step set by the KL divergence instead of a norm clip.
+"""
+
+from typing import Any
+
+from ratpg.algorithms import CONFIGS, RATConfig
+from ratpg.algorithms.checks import BadConfig
+
+# algorithm -> preset -> (the run's values, the algorithm's config)
+PRESETS: dict[str, dict[str, tuple[dict[str, Any], RATConfig]]] = {
+    "rat": {
+        "default": ({}, RATConfig()),
+        "paper": (
+            {
+                "num_envs": 32,
+                "num_steps": 256,
+                "gamma": 0.999,
+                "gae_lambda": 0.95,
+                "normalize_rewards": False,
+                "action_bounds": "tanh",
+            },
+            RATConfig(
+                damping=0.1,
+                step_size=0.05,
+                step_size_bounds=(1e-4, 0.05),
+                kl_band=(0.004, 0.016),
+                max_step_norm=0.5,
+                epochs=4,
+                minibatches=8,
+                critic_epochs=4,
+                critic_minibatches=8,
+            ),
+        ),
+    },
+}
+
+
+def preset(algo: str, name: str) -> dict[str, Any]:
+    """Keyword arguments of `TrainConfig` for an algorithm and a preset.
+
+    Raises:
+        BadConfig: naming what there is.
+    """
+    if algo not in CONFIGS:
+        raise BadConfig(f"algo must be one of {', '.join(CONFIGS)}, got '{algo}'")
+    if name not in PRESETS[algo]:
+        raise BadConfig(f"preset of {algo} must be one of {', '.join(PRESETS[algo])}, got '{name}'")
+    run, algorithm = PRESETS[algo][name]
+    return {"algo": algo, "preset": name, "algorithm": algorithm, **run}
