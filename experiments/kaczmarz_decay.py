@@ -2,7 +2,8 @@
 
     python experiments/kaczmarz_decay.py [--parallel 2] [--steps 1000000]
 
-Trains what is missing in ``runs/kaczmarz_decay``, then writes ``results/kaczmarz_decay/``.
+Trains what is missing in ``runs/evidence`` (ζ = 0 is the default preset, shared with ``mujoco.py``), then writes
+``results/kaczmarz_decay/``.
 """
 
 import argparse
@@ -10,14 +11,18 @@ from pathlib import Path
 
 from runner import Run, markdown, run_all, write_curves, write_runs
 
-ROOT, RESULTS = Path("runs/kaczmarz_decay"), Path("results/kaczmarz_decay")
+ROOT, RESULTS = Path("runs/evidence"), Path("results/kaczmarz_decay")
 
 
 def plan(steps: int) -> list[Run]:
     return [
-        Run(f"decay-{decay}", env, seed, steps, ("--kaczmarz-decay", decay))
+        Run(name, env, seed, steps, arguments)
         for seed in range(2)
-        for decay in ("0.9", "1", "0")
+        for name, arguments in (
+            ("rat-default", ()),
+            ("rat-decay-0.9", ("--kaczmarz-decay", "0.9")),
+            ("rat-decay-1", ("--kaczmarz-decay", "1")),
+        )
         for env in ("Hopper-v4", "HalfCheetah-v4")
     ]
 

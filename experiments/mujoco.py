@@ -2,7 +2,7 @@
 
     python experiments/mujoco.py [--parallel 2] [--steps 1000000]
 
-Trains what is missing in ``runs/mujoco``, then writes ``results/mujoco/``.
+Trains what is missing in ``runs/evidence``, then writes ``results/mujoco/``.
 """
 
 import argparse
@@ -12,14 +12,14 @@ from runner import Run, markdown, run_all, write_curves, write_runs
 
 from ratpg.training.plots import plot_runs
 
-ROOT, RESULTS = Path("runs/mujoco"), Path("results/mujoco")
+ROOT, RESULTS = Path("runs/evidence"), Path("results/mujoco")
 
 
 def plan(steps: int) -> list[Run]:
     runs = [
         Run("rat-default", env, seed, steps)
         for seed in range(3)
-        for env in ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4")
+        for env in ("Walker2d-v4", "Hopper-v4", "HalfCheetah-v4", "Ant-v4")
     ]
     return runs + [Run("rat-paper", env, 0, steps, ("--preset", "paper")) for env in ("Hopper-v4", "HalfCheetah-v4")]
 

@@ -81,7 +81,11 @@ def provenance(command: Sequence[str]) -> dict[str, str]:
     """Where a figure comes from: command, commit and versions."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     versions = " ".join(f"{name}={version(name)}" for name in PACKAGES)
-    return {"command": " ".join(command), "commit": commit, "versions": f"python={platform.python_version()} {versions}"}
+    return {
+        "command": " ".join(command),
+        "commit": commit,
+        "versions": f"python={platform.python_version()} {versions}",
+    }
 
 
 def is_complete(run: Run, root: Path) -> bool:

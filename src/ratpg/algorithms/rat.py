@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import fit_critic
 from ratpg.natgrad import AdvantageTransform
+from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
-from ratpg.algorithms.checks import require
-from ratpg.optim.kl_band import KLBand
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class TrainConfig(Generic[C]):
     algo: str = "rat"
     """Algorithm."""
     preset: str = "default"
-    """Where every other value comes from unless given: "default" (the best known) or "paper" (the authors' protocol)."""
+    """Source of every value not given: "default" (the best known) or "paper" (the authors' protocol)."""
     seed: int = 0
     """Seed of everything: parameters, environments, noise, mini-batches."""
     total_timesteps: int = 1_000_000

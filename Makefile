@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/hopper-rat
+
+.PHONY: setup train test test-slow lint format bench clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# Trains into a new folder each time: runs/hopper-rat, then runs/hopper-rat-2, ...
+train: setup
+	@run=$(RUN); n=1; while [ -e $$run ]; do n=$$((n + 1)); run=$(RUN)-$$n; done; \
+	$(BIN)/ratpg train --algo rat --env Hopper-v4 --total-timesteps 300000 --run-dir $$run && \
+	$(BIN)/ratpg plot $$run && \
+	$(BIN)/ratpg eval $$run --episodes 10 --summary
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python benchmarks/update_cost.py
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf .venv
