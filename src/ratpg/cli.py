@@ -4,15 +4,17 @@ Exit codes: 0 on success, 2 and one line on bad input, 130 after Ctrl-C (the run
 """
 
 import argparse
+import contextlib
+import io
+import itertools
 import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -36,6 +38,10 @@ USAGE = """usage: ratpg COMMAND ...
 `ratpg COMMAND --help` lists a command's options."""
 
 
+class BadArguments(ValueError):
+    """A command line that cannot be understood."""
+
+
 @dataclass(frozen=True)
 class ResumeArguments:
     """Continue an interrupted run from its last checkpoint."""
@@ -56,6 +62,8 @@ class EvalArguments:
     """How many."""
     seed: int = 1000
     """Seed of the environments."""
+    summary: bool = False
+    """Print one line for people instead of JSON."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{arguments[0]}': there are {', '.join(commands)}")
     try:
         return commands[arguments[0]](arguments[1:])
+    except SystemExit:  # --help
+        return 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError) as error:
         return _fail(str(error))
+
+
+def _parse(kind: Any, command: str, arguments: list[str], **options: Any) -> Any:
+    """Arguments as a dataclass; tyro's boxed complaints become the one line that `BadArguments` carries."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, prog=f"ratpg {command}", args=arguments, **options)
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        lines = [line.strip("│╭╮╰╯─ ") for line in complaint.getvalue().splitlines()[1:]]
+        message = " ".join(itertools.takewhile(bool, lines)).removeprefix(f"Error parsing {kind.__name__}: ")
+        raise BadArguments(f"{message} (see ratpg {command} --help)") from None
 
 
 def _fail(message: str) -> int:
@@ -97,18 +121,19 @@ def _train(arguments: list[str]) -> int:
     first.add_argument("--preset", default="default")
     chosen, _ = first.parse_known_args(arguments)
     defaults = preset(chosen.algo, chosen.preset)
-    config = tyro.cli(
-        TrainConfig[CONFIGS[chosen.algo]],  # type: ignore[misc]
-        prog="ratpg train",
+    generic: Any = TrainConfig
+    config = _parse(
+        generic[CONFIGS[chosen.algo]],
+        "train",
+        arguments,
         description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
-        args=arguments,
         default=TrainConfig(env=tyro.MISSING, **defaults),
     )
     return _run(Trainer.start(config))
 
 
 def _resume(arguments: list[str]) -> int:
-    options = tyro.cli(ResumeArguments, prog="ratpg resume", args=arguments)
+    options = _parse(ResumeArguments, "resume", arguments)
     trainer, exact = Trainer.resume(options.run_dir, options.total_timesteps)
     if trainer.timesteps >= trainer.config.total_timesteps:
         print(f"{options.run_dir} is complete at {trainer.timesteps} steps: go on with --total-timesteps N")
@@ -119,7 +144,7 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _eval(arguments: list[str]) -> int:
-    options = tyro.cli(EvalArguments, prog="ratpg eval", args=arguments)
+    options = _parse(EvalArguments, "eval", arguments)
     if options.episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {options.episodes}")
     policy, config = load_policy(options.run_dir)
@@ -131,12 +156,18 @@ def _eval(arguments: list[str]) -> int:
         backend=config.backend,
         threads=config.threads,
     )
+    if options.summary:
+        print(
+            f"{options.episodes} deterministic episodes of {config.env}: return {result.mean:.1f} ± {result.std:.1f}; "
+            f"run in {options.run_dir}"
+        )
+        return 0
     print(json.dumps({"env": config.env, "episodes": options.episodes, **vars(result)}))
     return 0
 
 
 def _plot(arguments: list[str]) -> int:
-    options = tyro.cli(PlotArguments, prog="ratpg plot", args=arguments)
+    options = _parse(PlotArguments, "plot", arguments)
     if not options.run_dirs:
         raise ValueError("name at least one run folder")
     for path in plot_runs(options.run_dirs, options.output or options.run_dirs[0] / "learning-curve"):
@@ -163,7 +194,7 @@ def _run(trainer: Trainer) -> int:
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_signal() -> Iterator["_Stop"]:
     """Turns the first Ctrl-C (or SIGTERM) into a request to stop after this rollout; a second one stops at once."""
     stop = _Stop()

@@ -163,7 +163,7 @@ class Recorder:
         )
         expected = dict(zip(names, truth, strict=True))
         tolerance = torch.finfo(log_prob.dtype).eps ** 0.5
-        wrong = set()
+        wrong: set[str] = set()
         for factor in factors:
             # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch.
             scale = (factor.squared_norms() @ v.square()).sqrt()

@@ -133,9 +133,9 @@ class AdvantageTransform:
         root = (w / len(w)).sqrt()  # S = Σ^{1/2}, as a vector
         with _full_precision():
             along_previous = torch.zeros_like(y)  # ζ H g_{j−1}
-            carry = previous is not None and decay > 0
-            if carry:
-                along_previous = decay * sum((factor.matvec(previous) for factor in factors), along_previous)
+            if previous is not None and decay > 0:
+                for factor in factors:
+                    along_previous.add_(factor.matvec(previous), alpha=decay)
             system = gram(factors, y).mul_(root).mul_(root[:, None])
             system.diagonal().add_(self.damping)
             target = root * (y - along_previous)
@@ -145,7 +145,7 @@ class AdvantageTransform:
             direction: dict[str, Tensor] = {}
             for factor in factors:
                 direction.update(factor.rmatvec(root * z))
-        if carry:
+        if previous is not None and decay > 0:
             direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
         # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
         along = target - self.damping * z + root * along_previous

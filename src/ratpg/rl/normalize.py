@@ -1,7 +1,5 @@
 """Running statistics: observations, discounted returns, and PopArt's value targets. All are module buffers."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -137,7 +135,7 @@ class PopArtHead(nn.Linear):
         self.weighted_square.lerp_(returns.square().mean(), 1 - self.beta)
         self.correction.lerp_(torch.ones_like(self.correction), 1 - self.beta)
         bias = (old_std * self.bias.double() + old_mean - self.mean) / self.std
-        self.weight.mul_(cast(Tensor, old_std / self.std).float())
+        self.weight.mul_((old_std / self.std).float())
         self.bias.copy_(bias)
 
     def normalize(self, returns: Tensor) -> Tensor:

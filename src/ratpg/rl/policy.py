@@ -70,6 +70,12 @@ class PolicySpec:
             low, high = [], []
         return PolicySpec(shape, action_space.shape, 0, 0, tuple(low), tuple(high), **options)
 
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "PolicySpec":
+        """The inverse of `dataclasses.asdict`, also after a round trip that made tuples lists."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return PolicySpec(**fields)
+
 
 class GaussianActor(nn.Module):
     """Normalised observations -> `DiagonalGaussian` with a state-independent log standard deviation."""

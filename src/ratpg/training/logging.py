@@ -103,7 +103,9 @@ class ProgressDisplay:
             "sps": f"{row['sps']:.0f}",
         }
         done = int(row["timesteps"])
-        self._progress.update(self._task, completed=min(done, self._total), **fields)
+        self._progress.update(
+            self._task, completed=min(done, self._total), ret=fields["ret"], kl=fields["kl"], sps=fields["sps"]
+        )
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last >= PLAIN_INTERVAL:
             self._last = now

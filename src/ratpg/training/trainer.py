@@ -208,7 +208,6 @@ def load_policy(directory: Path) -> tuple[ActorCritic, TrainConfig]:
         BadCheckpoint: where there is no readable checkpoint.
     """
     state = checkpoint.load(directory)
-    spec = {name: tuple(v) if isinstance(v, list) else v for name, v in state["spec"].items()}
-    policy = ActorCritic(PolicySpec(**spec))
+    policy = ActorCritic(PolicySpec.from_dict(state["spec"]))
     policy.load_state_dict(state["policy"])
     return policy, TrainConfig.from_dict(json.loads(state["config"]))

@@ -4,13 +4,16 @@ Known are MuJoCo and classic-control environments and Gymnasium's standard wrapp
 returns None, and a resumed run starts fresh episodes.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import torch
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = bool | int | float | str | None
+CONSTRAINT_SIZED = ("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island", "contact")
 
 
 def snapshot(env: gym.Env) -> dict[str, Any] | None:
@@ -34,8 +37,8 @@ def restore(env: gym.Env, state: dict[str, Any]) -> None:
     """Puts the environment into the state that `snapshot` returned."""
     layers, core = _layers(env)
     if _is_mujoco(core):
-        for name, array in _mujoco_arrays(core.data):
-            array[...] = state["simulator"][name].numpy()
+        for name, destination in _mujoco_arrays(core.data):
+            destination[...] = state["simulator"][name].numpy()
         core.data.time = float(state["simulator"]["time"])
     for layer, attributes in zip(layers, state["layers"], strict=True):
         for name, value in attributes.items():
@@ -56,34 +59,33 @@ def _is_mujoco(core: Any) -> bool:
     return hasattr(core, "model") and type(getattr(core, "data", None)).__name__ == "MjData"
 
 
-def _mujoco_arrays(data: Any) -> list[tuple[str, np.ndarray]]:
+def _mujoco_arrays(data: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of MjData whose size is fixed by the model, among them the derived ones (body positions, contact
-    forces) that some observations and rewards read before the next step recomputes them. What depends on the
-    number of active constraints, ``efc_*`` and the like, is recomputed by every step."""
-    fixed = []
-    nv_sized = {"contact", "solver_island"}
+    forces) that some observations and rewards read before the next step recomputes them. What is sized by the
+    active constraints (``efc_*`` and the like) is recomputed by every step."""
     for name in dir(data):
-        if name.startswith(("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island")) or name in nv_sized:
+        if name.startswith(CONSTRAINT_SIZED):
             continue
         try:
             array = getattr(data, name)
-        except Exception:  # fields that only exist under some solver options
+        except (AttributeError, ValueError, mujoco.FatalError):  # some fields exist under some solver options only
             continue
         if isinstance(array, np.ndarray) and array.dtype == np.float64 and array.flags.writeable:
-            fixed.append((name, array))
-    return fixed
+            yield name, array
 
 
-def _attributes(layer: gym.Env) -> dict[str, Any]:
+def _attributes(layer: Any) -> dict[str, Any]:
     """A layer's own attributes that are plain values or arrays: step counters, flags, classic control's state."""
-    plain: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for name, value in vars(layer).items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            plain[name] = torch.from_numpy(value.copy())
-        elif isinstance(value, PLAIN) or (isinstance(value, tuple) and all(isinstance(v, PLAIN) for v in value)):
-            plain[name] = value
-        elif isinstance(value, np.floating | np.integer):
-            plain[name] = value.item()
-        elif isinstance(value, tuple) and all(isinstance(v, float) for v in value):
-            plain[name] = tuple(float(v) for v in value)
-    return plain
+            attributes[name] = torch.from_numpy(value.copy())
+        elif isinstance(value, tuple) and all(isinstance(item, PLAIN | np.number) for item in value):
+            attributes[name] = tuple(_plain(item) for item in value)
+        elif isinstance(value, PLAIN | np.number):
+            attributes[name] = _plain(value)
+    return attributes
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.number) else value

@@ -1,8 +1,5 @@
 """Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -21,8 +18,7 @@ def known_ids() -> list[str]:
 def is_known(env_id: str) -> bool:
     """Whether Gymnasium can resolve the id (``"module:Name-v0"`` imports the module first)."""
     try:
-        with _quiet():
-            gym.spec(env_id)
+        gym.spec(env_id)
     except (gym.error.Error, ImportError):
         return False
     return True
@@ -32,11 +28,10 @@ class GymnasiumEnv(VecEnv):
     """Copies stepped one after another, so that a run is reproducible to the bit."""
 
     def __init__(self, env_id: str, num_envs: int, seed: int):
-        with _quiet():
-            self._venv = gym.vector.SyncVectorEnv(
-                [lambda: gym.make(env_id, disable_env_checker=True)] * num_envs,
-                autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
-            )
+        self._venv = gym.vector.SyncVectorEnv(
+            [lambda: gym.make(env_id, disable_env_checker=True)] * num_envs,
+            autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+        )
         self.env_id, self.num_envs = env_id, num_envs
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
@@ -65,11 +60,3 @@ class GymnasiumEnv(VecEnv):
         self.observation = state["observation"].clone()
         self.done = state["done"].numpy().copy()
         self._venv._autoreset_envs = self.done.copy()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Gymnasium's notices that v4 environments are old: a study of v4 wants v4."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

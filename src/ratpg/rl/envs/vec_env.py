@@ -1,6 +1,7 @@
 """What a vector environment is to the rest of the library, and how one is made."""
 
 import difflib
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -71,6 +72,13 @@ def make_vec(env_id: str, num_envs: int, *, seed: int, backend: Backend = "auto"
     Raises:
         UnknownEnvironment: naming the ids that look most like it.
     """
+    with warnings.catch_warnings():
+        # Gymnasium notices that v4 environments are old (a study of v4 wants v4) and that bounds are float32.
+        warnings.simplefilter("ignore")
+        return _make(env_id, num_envs, seed, backend, num_threads)
+
+
+def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: int) -> VecEnv:
     from ratpg.rl.envs import envpool, gymnasium
 
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
