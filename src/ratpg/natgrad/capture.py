@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.free import stand_ins
 from ratpg.natgrad.layers import build_factor, has_factor
 
 VJP_CHUNK_BYTES = 256 * 2**20
@@ -35,6 +36,12 @@ class Call:
     edge: GradientEdge
 
 
+Calls = Sequence[tuple[Call, Tensor]]
+"""Recorded calls, each with the gradient at its output."""
+FreeRows = Sequence[tuple[str, Tensor]]
+"""Names of free parameters with the gradients at their expansions, ``[B, *shape]``."""
+
+
 class Recorder:
     """Records the forward passes of some modules.
 
@@ -46,6 +53,7 @@ class Recorder:
     def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]):
         self.modules, self.parameters = dict(modules), dict(parameters)
         self.calls: list[Call] = []
+        self.expansions: list[tuple[str, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
         # Structures already compared with autograd -> the parameters that have to take the batched path.
@@ -55,13 +63,14 @@ class Recorder:
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
         self._refuse_random_modules()
-        self.calls = []
+        self.calls, self.expansions = [], []
         handles = []
         try:
             for module in self.modules.values():
                 if has_factor(module) and self._trainable(module):
                     handles.append(module.register_forward_hook(self._hook, prepend=True))
-            yield
+            with stand_ins(self.modules, self._name_of, self._note_expansion):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -78,15 +87,15 @@ class Recorder:
             raise ValueError(f"log_prob must be one number a sample, [B]; got shape {list(log_prob.shape)}")
         if not log_prob.requires_grad:
             raise CaptureError("log_prob does not depend on any trainable parameter: was it computed under no_grad?")
-        calls = self._calls_with_gradients(log_prob)
-        structure = self._structure(calls)
+        calls, free = self._gradients(log_prob)
+        structure = self._structure(calls, free)
         known = self._batched.get(structure)
-        factors, covered = self._fast_factors(calls, len(log_prob), known or frozenset())
+        factors, covered = self._fast_factors(calls, free, len(log_prob), known or frozenset())
         if known is None:
             self._refuse_foreign_leaves(log_prob)
             wrong = self._disagreeing(log_prob, factors)
             if wrong:
-                factors, covered = self._fast_factors(calls, len(log_prob), wrong)
+                factors, covered = self._fast_factors(calls, free, len(log_prob), wrong)
             self._batched[structure] = wrong
         missing = [name for name in self.parameters if name not in covered]
         if missing:
@@ -99,19 +108,25 @@ class Recorder:
             # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
             self.calls.append(Call(module, inputs, inputs._version, get_gradient_edge(output)))
 
+    def _note_expansion(self, name: str, rows: Tensor) -> None:
+        if rows.requires_grad:
+            self.expansions.append((name, get_gradient_edge(rows)))
+
     def _trainable(self, module: nn.Module) -> dict[str, str]:
         """The module's own parameters among those of the transform: attribute -> name."""
         owned = {attribute: self._name_of.get(id(p)) for attribute, p in module._parameters.items() if p is not None}
         return {attribute: name for attribute, name in owned.items() if name is not None}
 
-    def _calls_with_gradients(self, log_prob: Tensor) -> list[tuple[Call, Tensor]]:
-        if not self.calls:
-            return []
-        gradients = torch.autograd.grad(
-            log_prob.sum(), [call.edge for call in self.calls], retain_graph=True, allow_unused=True
-        )
-        reached = [(call, g) for call, g in zip(self.calls, gradients, strict=True) if g is not None]
-        if not reached:
+    def _gradients(self, log_prob: Tensor) -> tuple[Calls, FreeRows]:
+        """One backward pass: gradients at the recorded outputs, and at the expansions of free parameters."""
+        edges = [call.edge for call in self.calls] + [edge for _, edge in self.expansions]
+        if not edges:
+            return [], []
+        gradients = torch.autograd.grad(log_prob.sum(), edges, retain_graph=True, allow_unused=True)
+        at_calls, at_expansions = gradients[: len(self.calls)], gradients[len(self.calls) :]
+        reached = [(call, g) for call, g in zip(self.calls, at_calls, strict=True) if g is not None]
+        free = [(name, g) for (name, _), g in zip(self.expansions, at_expansions, strict=True) if g is not None]
+        if not reached and not free:
             raise CaptureError(
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
@@ -119,23 +134,30 @@ class Recorder:
             if call.inputs._version != call.version:
                 name = self._module_name_of[id(call.module)]
                 raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
-        return reached
+        return reached, free
 
-    def _structure(self, calls: Sequence[tuple[Call, Tensor]]) -> tuple[Any, ...]:
+    def _structure(self, calls: Calls, free: FreeRows) -> tuple[Any, ...]:
         trainable = tuple(parameter.requires_grad for parameter in self.parameters.values())
         # Leading dimensions count, except for how many samples there are.
-        return trainable, tuple((id(call.module), call.inputs.ndim) for call, _ in calls)
+        return trainable, tuple((id(call.module), call.inputs.ndim) for call, _ in calls), tuple(n for n, _ in free)
 
     def _fast_factors(
-        self, calls: Sequence[tuple[Call, Tensor]], samples: int, refused: frozenset[str]
+        self, calls: Calls, free: FreeRows, samples: int, refused: frozenset[str]
     ) -> tuple[list[Factor], set[str]]:
         """Factors of the recorded layers; a parameter shared between different layers is left to the batched path."""
         groups: dict[tuple[str, ...], list[tuple[Call, Tensor]]] = {}
         for call, gradient in calls:
             groups.setdefault(tuple(self._trainable(call.module).values()), []).append((call, gradient))
-        seen = [name for key in groups for name in key]
+        rows: dict[str, Tensor] = {}
+        for name, gradient in free:
+            rows[name] = rows[name] + gradient if name in rows else gradient
+        seen = [name for key in (*groups, tuple(rows)) for name in key]
         factors: list[Factor] = []
         covered: set[str] = set()
+        for name, row in rows.items():
+            if len(row) == samples and name not in refused and seen.count(name) == 1:
+                factors.append(DenseFactor(row.reshape(samples, *self.parameters[name].shape), name))
+                covered.add(name)
         for key, group in groups.items():
             if refused.intersection(key) or any(seen.count(name) > 1 for name in key):
                 continue

@@ -200,23 +200,28 @@ class TokenFactor:
 
 
 class DenseFactor:
-    """A parameter whose rows are held as they are: ``rows [B, *parameter.shape]``."""
+    """A parameter whose rows are held as they are.
+
+    Args:
+        rows: ``[B, *parameter.shape]``.
+        name: of the parameter.
+    """
 
     def __init__(self, rows: Tensor, name: str):
-        self.rows, self.name = rows, name
+        self.rows, self.name, self._shape = rows.reshape(len(rows), -1), name, rows.shape[1:]
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
     def add_gram(self, gram: Tensor) -> None:
-        _add_product(gram, self.rows.flatten(1))
+        _add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:
-        return self.rows.flatten(1).square().sum(1)
+        return self.rows.square().sum(1)
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
-        return self.rows.flatten(1) @ g[self.name].flatten()
+        return self.rows @ g[self.name].flatten()
 
     def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
-        return {self.name: (v @ self.rows.flatten(1)).view(self.rows.shape[1:])}
+        return {self.name: (v @ self.rows).view(self._shape)}
