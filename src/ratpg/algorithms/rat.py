@@ -77,7 +77,7 @@ class RAT:
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.transform = AdvantageTransform(policy.actor, config.damping)
-        self.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), lr=config.critic_learning_rate)
+        self.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), lr=config.critic_learning_rate, fused=True)
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
 
     def update(self, batch: Batch) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-BLOCK = 128
+BLOCK = 64
 """Block size of the blocked Cholesky factorisation; smaller systems go to LAPACK whole."""
 
 
@@ -101,7 +101,9 @@ def _smallest_pivot(diagonal: Tensor) -> float:
 
 def _back_substitute(factor: Tensor, rhs: Tensor) -> Tensor:
     columns = rhs if rhs.ndim == 2 else rhs[:, None]
-    return torch.cholesky_solve(columns, factor).view_as(rhs)
+    # Two triangular solves read the factor as it lies; `cholesky_solve` would first transpose a copy of it.
+    half = torch.linalg.solve_triangular(factor, columns, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True).view_as(rhs)
 
 
 def _restore(matrix: Tensor, diagonal: Tensor) -> None:

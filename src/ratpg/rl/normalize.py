@@ -59,7 +59,7 @@ class ObservationNormalizer(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
 
     def forward(self, observations: Tensor) -> Tensor:
-        return ((observations - self.shift) * self.scale).clamp_(-self.limit, self.limit)
+        return (observations - self.shift).mul_(self.scale).clamp_(-self.limit, self.limit)
 
     def update(self, observations: Tensor) -> None:
         self.moments.update(observations)

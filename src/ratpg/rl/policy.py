@@ -123,20 +123,22 @@ class ActorCritic(nn.Module):
             self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
         self.value_head = PopArtHead(d_body, spec.popart_beta)
         self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
-        self.register_buffer("low", torch.tensor(spec.action_low), persistent=False)
-        self.register_buffer("high", torch.tensor(spec.action_high), persistent=False)
+        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        self.register_buffer("middle", (high + low) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
-    low: Tensor
-    high: Tensor
+    middle: Tensor
+    half_range: Tensor
 
     @property
     def device(self) -> torch.device:
-        return self.low.device
+        return self.middle.device
 
     def normalize(self, observations: Tensor) -> Tensor:
         """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``."""
-        leading = observations.shape[: observations.ndim - len(self.spec.observation_shape)]
-        return self.normalizer(observations.reshape(*leading, -1))
+        if len(self.spec.observation_shape) != 1:
+            observations = observations.flatten(observations.ndim - len(self.spec.observation_shape))
+        return self.normalizer(observations)
 
     def value(self, normalized: Tensor) -> Tensor:
         """State values in the units of returns, ``[B]``."""
@@ -153,7 +155,7 @@ class ActorCritic(nn.Module):
             return (actions + self.spec.action_start).cpu().numpy()
         if self.spec.action_low:
             unit = actions.tanh() if self.spec.action_bounds == "tanh" else actions.clamp(-1, 1)
-            actions = torch.lerp(self.low, self.high, 0.5 * (unit + 1))
+            actions = torch.addcmul(self.middle, self.half_range, unit)
         return actions.view(len(actions), *self.spec.action_shape).cpu().numpy()
 
     @torch.inference_mode()
