@@ -16,7 +16,7 @@ from ratpg.rl.envs import VecEnv, make_vec
 from ratpg.rl.episodes import EpisodeTracker
 from ratpg.rl.normalize import RewardNormalizer
 from ratpg.rl.policy import ActorCritic, PolicySpec
-from ratpg.rl.rollout import Rollout, collect
+from ratpg.rl.rollout import NonFiniteExperience, Rollout, collect
 from ratpg.training import checkpoint
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import METRICS, MetricsWriter
@@ -37,6 +37,10 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, env_seed: int | None = None):
         self.config = config
+        try:
+            torch.zeros((), device=config.device)
+        except (RuntimeError, AssertionError) as error:
+            raise BadConfig(f"device '{config.device}' cannot be used: {str(error).splitlines()[0]}") from error
         self.envs: VecEnv = make_vec(
             config.env,
             config.num_envs,
@@ -121,7 +125,12 @@ class Trainer:
         saved = time.monotonic()
         try:
             while self.timesteps < self.config.total_timesteps:
-                row = self._iterate()
+                before = self._sampling_state()
+                try:
+                    row = self._iterate()
+                except NonFiniteExperience:
+                    self.save(before)  # all that was learnt, and the state from which the bad rollout was sampled
+                    raise
                 writer.write(row)
                 on_row(row)
                 if should_stop():
@@ -165,7 +174,11 @@ class Trainer:
             rewards = self.reward_normalizer(rewards, rollout.done, rollout.valid)
         return make_batch(self.policy, rollout, rewards, self.config.gamma, self.config.gae_lambda)
 
-    def save(self) -> None:
+    def _sampling_state(self) -> dict[str, Any]:
+        """What `collect` changes."""
+        return {"generator": self.generator.get_state(), "envs": self.envs.state_dict()}
+
+    def save(self, sampling_state: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint of everything the run needs to continue."""
         checkpoint.save(
             self.config.directory,
@@ -176,10 +189,9 @@ class Trainer:
                 "algorithm": self.algorithm.state_dict(),
                 "reward_normalizer": self.reward_normalizer and self.reward_normalizer.state_dict(),
                 "episodes": self.episodes.state_dict(),
-                "generator": self.generator.get_state(),
                 "timesteps": self.timesteps,
                 "wall_time": self.wall_time,
-                "envs": self.envs.state_dict(),
+                **(sampling_state or self._sampling_state()),
             },
         )
 

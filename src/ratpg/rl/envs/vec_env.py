@@ -92,7 +92,10 @@ def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: 
     if backend in ("auto", "gymnasium"):
         known += gymnasium.known_ids()
         if gymnasium.is_known(env_id):
-            return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
+            try:
+                return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
+            except gym.error.Error as error:  # a package it needs is missing, say
+                raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
     raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")
