@@ -68,7 +68,7 @@ class Recorder:
         try:
             for module in self.modules.values():
                 if has_factor(module) and self._trainable(module):
-                    handles.append(module.register_forward_hook(self._hook, prepend=True))
+                    handles.append(module.register_forward_hook(self._hook, prepend=True, with_kwargs=True))
             with stand_ins(self.modules, self._name_of, self._note_expansion):
                 yield
         finally:
@@ -102,9 +102,9 @@ class Recorder:
             factors += self._batched_factors(log_prob, missing)
         return factors
 
-    def _hook(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         if output.requires_grad:
-            inputs = args[0].detach()
+            inputs = (*args, *kwargs.values())[0].detach()
             # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
             self.calls.append(Call(module, inputs, inputs._version, get_gradient_edge(output)))
 
