@@ -53,6 +53,7 @@ class Recorder:
     def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]):
         self.modules, self.parameters = dict(modules), dict(parameters)
         self.calls: list[Call] = []
+        self._entered = False
         self.expansions: list[tuple[str, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
@@ -64,6 +65,7 @@ class Recorder:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
         self._refuse_random_modules()
         self.calls, self.expansions = [], []
+        self._entered = True
         handles = []
         try:
             for module in self.modules.values():
@@ -87,16 +89,23 @@ class Recorder:
             raise ValueError(f"log_prob must be one number a sample, [B]; got shape {list(log_prob.shape)}")
         if not log_prob.requires_grad:
             raise CaptureError("log_prob does not depend on any trainable parameter: was it computed under no_grad?")
+        if not self._entered:
+            raise CaptureError("nothing was recorded: compute log_prob inside `with transform.record():`")
+        for name, parameter in self.parameters.items():
+            if not parameter.requires_grad:
+                raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
+        self._refuse_foreign_leaves(log_prob)
         calls, free = self._gradients(log_prob)
-        structure = self._structure(calls, free)
+        structure = self._structure(calls, free, len(log_prob))
         known = self._batched.get(structure)
         factors, covered = self._fast_factors(calls, free, len(log_prob), known or frozenset())
         if known is None:
-            self._refuse_foreign_leaves(log_prob)
-            wrong = self._disagreeing(log_prob, factors)
+            wrong, conclusive = self._disagreeing(log_prob, calls, factors)
             if wrong:
                 factors, covered = self._fast_factors(calls, free, len(log_prob), wrong)
-            self._batched[structure] = wrong
+            # A layout without the samples in front may fit one batch by chance; it is compared every time.
+            if conclusive and all(len(call.inputs) == len(log_prob) for call, _ in calls):
+                self._batched[structure] = wrong
         missing = [name for name in self.parameters if name not in covered]
         if missing:
             factors += self._batched_factors(log_prob, missing)
@@ -131,21 +140,22 @@ class Recorder:
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
         for call, _ in reached:
-            if call.inputs._version != call.version:
+            if call.inputs._version != call.version and isinstance(call.module, nn.Linear):
                 name = self._module_name_of[id(call.module)]
                 raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
         return reached, free
 
-    def _structure(self, calls: Calls, free: FreeRows) -> tuple[Any, ...]:
-        trainable = tuple(parameter.requires_grad for parameter in self.parameters.values())
-        # Leading dimensions count, except for how many samples there are.
-        return trainable, tuple((id(call.module), call.inputs.ndim) for call, _ in calls), tuple(n for n, _ in free)
+    def _structure(self, calls: Calls, free: FreeRows, samples: int) -> tuple[Any, ...]:
+        # One sample fits any layout, and shows nothing about two.
+        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call, _ in calls)
+        return samples == 1, layers, tuple((name, len(rows) == samples) for name, rows in free)
 
     def _fast_factors(
         self, calls: Calls, free: FreeRows, samples: int, refused: frozenset[str]
     ) -> tuple[list[Factor], set[str]]:
         """Factors of the recorded layers; a parameter shared between different layers is left to the batched path."""
         groups: dict[tuple[str, ...], list[tuple[Call, Tensor]]] = {}
+        dtype = next(iter(self.parameters.values())).dtype  # under autocast both may have fewer digits
         for call, gradient in calls:
             groups.setdefault(tuple(self._trainable(call.module).values()), []).append((call, gradient))
         rows: dict[str, Tensor] = {}
@@ -162,14 +172,14 @@ class Recorder:
             if refused.intersection(key) or any(seen.count(name) > 1 for name in key):
                 continue
             module = group[0][0].module
-            tensors = [(call.inputs, gradient) for call, gradient in group]
+            tensors = [(call.inputs.to(dtype), gradient.to(dtype)) for call, gradient in group]
             factor = build_factor(module, self._trainable(module), tensors, samples)
             if factor is not None:
                 factors.append(factor)
                 covered.update(key)
         return factors, covered
 
-    def _disagreeing(self, log_prob: Tensor, factors: Sequence[Factor]) -> frozenset[str]:
+    def _disagreeing(self, log_prob: Tensor, calls: Calls, factors: Sequence[Factor]) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``.
 
         Catches samples that are not independent, a layout with the samples not in front, and a weight that is
@@ -179,22 +189,24 @@ class Recorder:
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
         names = [name for factor in factors for name in factor.names]
         if not names:
-            return frozenset()
+            return frozenset(), True
         truth = torch.autograd.grad(
             log_prob, [self.parameters[name] for name in names], v, retain_graph=True, allow_unused=True
         )
         expected = dict(zip(names, truth, strict=True))
-        tolerance = torch.finfo(log_prob.dtype).eps ** 0.5
+        tolerance = max(torch.finfo(t.dtype).eps for t in (log_prob, *(g for _, g in calls))) ** 0.5
         wrong: set[str] = set()
+        conclusive = True
         for factor in factors:
             # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch.
             scale = (factor.squared_norms() @ v.square()).sqrt()
+            conclusive &= bool(scale > 0)
             for name, product in factor.rmatvec(v).items():
                 gradient = expected[name]
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
                     wrong.update(factor.names)
-        return frozenset(wrong)
+        return frozenset(wrong), conclusive
 
     def _batched_factors(self, log_prob: Tensor, names: Sequence[str]) -> list[Factor]:
         """Rows by batched vector-Jacobian products, a chunk of samples at a time."""
@@ -219,9 +231,10 @@ class Recorder:
     def _refuse_random_modules(self) -> None:
         """What makes a sample's score depend on its neighbours, or on chance, is refused."""
         for name, module in self.modules.items():
-            if not module.training:
+            batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if not module.training and not (batch_norm and module.running_mean is None):
                 continue
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if batch_norm:
                 raise CaptureError(
                     f"module '{name}' ({type(module).__name__}) is in training mode, so a sample's log-probability "
                     "depends on the other samples: call .eval() on it, or use LayerNorm or GroupNorm"

@@ -52,6 +52,9 @@ def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
         factor.add_gram(total)
     for start, stop in _panels(len(like)):
         total[start:stop, stop:] = total[stop:, start:stop].T
+        # Within the panel only the lower triangle is promised.
+        corner = total[start:stop, start:stop]
+        corner.copy_(corner.tril() + corner.tril(-1).T)
     return total
 
 

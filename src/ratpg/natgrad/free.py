@@ -51,7 +51,11 @@ class StandIn(Tensor):
             leaves = tree_flatten((args, kwargs))[0]
             mine = [leaf for leaf in leaves if isinstance(leaf, StandIn)]
             others = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, StandIn)]
-            if len(mine) == 1 and not others and name in ELEMENTWISE | BROADCASTING - {"expand_as"}:
+            if (
+                len(mine) == 1
+                and not others
+                and name in ELEMENTWISE | BROADCASTING - {"expand_as", "broadcast_tensors"}
+            ):
                 (one,) = mine
                 return StandIn.of(one.source, _then(one, func, args, kwargs), one.on_expand)
             if len(mine) == 1 and others and name in BROADCASTING:

@@ -39,7 +39,8 @@ def solve_spd(matrix: Tensor, rhs: Tensor) -> Solution:
     Raises:
         ValueError: where the input is not finite or the shapes do not fit.
     """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or rhs.shape[:1] != matrix.shape[:1]:
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    if not square or rhs.ndim not in (1, 2) or rhs.shape[0] != matrix.shape[0]:
         raise ValueError(f"expected [n, n] and [n] or [n, k], got {list(matrix.shape)} and {list(rhs.shape)}")
     diagonal = matrix.diagonal().clone()
     # A positive semi-definite matrix is bounded by its diagonal, so a finite diagonal and a successful
@@ -61,7 +62,8 @@ def solve_spd(matrix: Tensor, rhs: Tensor) -> Solution:
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     cutoff = eigenvalues[-1].clamp(min=0) * len(matrix) * torch.finfo(matrix.dtype).eps
     inverse = torch.where(eigenvalues > cutoff, 1 / eigenvalues, 0.0)
-    return Solution(vectors @ (inverse * (vectors.T @ rhs).T).T, "eigh")
+    columns = rhs if rhs.ndim == 2 else rhs[:, None]
+    return Solution((vectors @ (inverse[:, None] * (vectors.T @ columns))).view_as(rhs), "eigh")
 
 
 def cholesky_(matrix: Tensor) -> Tensor:

@@ -124,6 +124,9 @@ class AdvantageTransform:
         if not log_prob.shape == y.shape == w.shape:
             shapes = [list(t.shape) for t in (log_prob, y, w)]
             raise ValueError(f"log_prob, advantages and weights must all be [B], got {shapes}")
+        if not log_prob.dtype == y.dtype == w.dtype:
+            dtypes = [str(t.dtype) for t in (log_prob, y, w)]
+            raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
         if not bool((w > 0).all()):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         with torch.enable_grad():
@@ -147,8 +150,11 @@ class AdvantageTransform:
                 direction.update(factor.rmatvec(root * z))
         if previous is not None and decay > 0:
             direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
-        # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
-        along = target - self.damping * z + root * along_previous
+        if solution.method == "cholesky":
+            # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
+            along = target - self.damping * z + root * along_previous
+        else:
+            along = root * sum((factor.matvec(direction) for factor in factors), torch.zeros_like(y))
         return Step(
             advantage=z / root,
             direction={name: direction[name] for name in self.parameters},
@@ -169,7 +175,8 @@ def _named(
         if isinstance(part, nn.Parameter):
             found = [(prefix, part)]
         else:
-            modules.update(part.named_modules(prefix=prefix))
+            known_modules = {id(module) for module in modules.values()}
+            modules.update({n: m for n, m in part.named_modules(prefix=prefix) if id(m) not in known_modules})
             found = list(part.named_parameters(prefix=prefix))
         known = {id(parameter) for parameter in parameters.values()}
         parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})

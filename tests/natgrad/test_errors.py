@@ -1,0 +1,255 @@
+"""What cannot give a right natural gradient is refused, in words that name the module or parameter and the remedy."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad import AdvantageTransform, CaptureError
+
+from .case import gaussian
+from .cases import CASES
+from .oracle import problem, record
+
+TANH = "tanh_mlp"
+
+
+def _recorded() -> tuple[AdvantageTransform, Tensor, Tensor]:
+    """A transform, a recorded log-probability ``[12]`` and advantages that fit it."""
+    transform, log_prob = record(CASES[TANH]())
+    return transform, log_prob, problem(TANH).advantages
+
+
+# --- modules in training mode -----------------------------------------------------------------------------------------
+
+RANDOM = {
+    "BatchNorm1d": nn.BatchNorm1d(6),
+    "Dropout": nn.Dropout(0.1),
+    "AlphaDropout": nn.AlphaDropout(0.1),
+    "MultiheadAttention": nn.MultiheadAttention(6, 2, dropout=0.1),
+    "LSTM": nn.LSTM(6, 6, num_layers=2, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_modules_whose_scores_are_random_or_coupled_are_named(kind: str) -> None:
+    actor = nn.ModuleDict({"body": nn.Linear(6, 6), "noisy": RANDOM[kind]})
+    with pytest.raises(CaptureError, match=rf"'noisy' \({kind}\)"), AdvantageTransform(actor).record():
+        pass
+    assert not actor["body"]._forward_hooks
+    with AdvantageTransform(actor.eval()).record():
+        pass
+    actor.train()
+
+
+def test_dropout_of_rate_zero_is_no_dropout() -> None:
+    with AdvantageTransform(nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.0)).train()).record():
+        pass
+
+
+def test_batch_norm_without_running_statistics_is_refused_even_in_eval_mode() -> None:
+    # It has no statistics but those of the batch.
+    actor = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False)).eval()
+    with pytest.raises(CaptureError, match=r"'1' \(BatchNorm1d\)"), AdvantageTransform(actor).record():
+        pass
+
+
+# --- what log_prob depends on -----------------------------------------------------------------------------------------
+
+
+def test_log_prob_of_another_forward_pass_is_refused() -> None:
+    case = CASES[TANH]()
+    transform, recorded = record(case)
+    with pytest.raises(CaptureError, match="record"):
+        transform(case.log_prob(), torch.ones_like(recorded))
+
+
+def test_log_prob_is_refused_where_nothing_was_recorded() -> None:
+    case = CASES[TANH]()
+    log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match="record"):
+        AdvantageTransform(case.actor)(log_prob, torch.ones_like(log_prob))
+
+
+def test_log_prob_without_a_graph_is_refused() -> None:
+    case = CASES[TANH]()
+    transform = AdvantageTransform(case.actor)
+    with transform.record(), torch.no_grad():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match="no_grad"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+@pytest.mark.parametrize("extra", [nn.Linear(2, 2), nn.Conv1d(2, 2, 1)], ids=["layer", "unknown module"])
+def test_parameter_that_log_prob_does_not_depend_on_is_named(extra: nn.Module) -> None:
+    case = CASES[TANH]()
+    transform = AdvantageTransform([case.actor, extra.double()])
+    with transform.record():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match=r"'1\.weight'"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_value_head_that_the_policy_does_not_use_is_named() -> None:
+    case = CASES["shared_trunk"]()
+    actor, (obs, action, _) = case.actor, case.data
+    transform = AdvantageTransform(actor)
+    with transform.record():
+        h = actor["trunk"](obs).tanh()
+        actor["value"](h)
+        log_prob = gaussian(actor["policy"](h), action)
+    with pytest.raises(CaptureError, match=r"'value\.weight'"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), ()])
+def test_log_std_that_was_not_handed_over_is_described_by_its_shape(shape: tuple[int, ...]) -> None:
+    case = CASES[TANH]()
+    log_std = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    transform = AdvantageTransform(case.actor)
+    with transform.record():
+        log_prob = gaussian(case.actor(case.data[0]), case.data[1], log_std)
+    for _ in range(2):  # asking again does not make it right
+        with pytest.raises(CaptureError) as raised:
+            transform(log_prob, torch.ones_like(log_prob))
+        assert f"shape {list(shape)}" in str(raised.value)
+
+
+def test_log_std_unfrozen_after_a_first_good_step_is_noticed() -> None:
+    case = CASES["handed_over_log_std"]()
+    log_std = case.actor[1]
+    log_std.requires_grad_(False)
+    transform, log_prob = record(case)
+    transform(log_prob, torch.ones_like(log_prob))
+    log_std.requires_grad_(True)
+    with transform.record():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match="shape"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_parameter_unfrozen_after_a_first_good_step_is_noticed() -> None:
+    case = CASES["frozen_weight_trainable_bias"]()
+    transform, log_prob = record(case)
+    transform(log_prob, torch.ones_like(log_prob))
+    case.actor[2].weight.requires_grad_(True)
+    with transform.record():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match="shape"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_parameter_frozen_after_construction_is_named() -> None:
+    case = CASES[TANH]()
+    transform, log_prob = record(case)
+    transform(log_prob, torch.ones_like(log_prob))
+    case.actor[2].weight.requires_grad_(False)
+    with transform.record():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match=r"'2\.weight'"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_input_changed_in_place_after_its_module_ran_is_refused() -> None:
+    case = CASES[TANH]()
+    obs, action = (t.clone() for t in case.data)
+    transform = AdvantageTransform(case.actor)
+    with transform.record():
+        log_prob = case.compute(obs, action)
+    obs.add_(1.0)
+    with pytest.raises(CaptureError, match="module '0' was changed in place"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_gram_before_any_call_is_refused() -> None:
+    transform, log_prob, y = _recorded()
+    with pytest.raises(CaptureError, match="nothing recorded"):
+        transform.gram()
+    transform(log_prob, y)
+    assert transform.gram().shape == (12, 12)
+    with transform.record():
+        pass
+    with pytest.raises(CaptureError, match="nothing recorded"):
+        transform.gram()
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_log_prob_that_is_no_vector_is_refused() -> None:
+    transform, log_prob, y = _recorded()
+    for wrong, advantages in ((log_prob.sum(), y.sum()), (log_prob[:, None], y[:, None])):
+        with pytest.raises(ValueError, match="log_prob"):
+            transform(wrong, advantages)
+
+
+def test_advantages_and_weights_must_have_the_shape_of_log_prob() -> None:
+    transform, log_prob, y = _recorded()
+    with pytest.raises(ValueError, match=r"\[12\], \[11\], \[11\]"):
+        transform(log_prob, y[1:])
+    with pytest.raises(ValueError, match=r"\[12\], \[12, 1\], \[12, 1\]"):
+        transform(log_prob, y[:, None])
+    with pytest.raises(ValueError, match=r"\[12\], \[12\], \[1\]"):
+        transform(log_prob, y, torch.ones(1, dtype=torch.float64))
+
+
+def test_advantages_and_weights_must_have_the_dtype_of_log_prob() -> None:
+    transform, log_prob, y = _recorded()
+    with pytest.raises(ValueError, match="float32"):
+        transform(log_prob, y.float())
+    with pytest.raises(ValueError, match="float32"):
+        transform(log_prob, y, torch.ones(12, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan])
+def test_weights_must_be_positive(weight: float) -> None:
+    transform, log_prob, y = _recorded()
+    weights = torch.ones_like(y)
+    weights[3] = weight
+    with pytest.raises(ValueError, match="positive"):
+        transform(log_prob, y, weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_input_that_is_not_finite_is_refused(value: float) -> None:
+    transform, log_prob, y = _recorded()
+    bad = y.clone()
+    bad[3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        transform(log_prob, bad)
+    with pytest.raises(ValueError, match=r"positive|not finite"):
+        transform(log_prob, y, bad.abs() + 1)
+
+
+def test_network_that_is_not_finite_is_refused() -> None:
+    case = CASES[TANH]()
+    assert isinstance(case.actor, nn.Sequential)
+    case.actor[2].weight.data[0, 0] = math.nan
+    transform = AdvantageTransform(case.actor)
+    with transform.record():
+        # The distribution refuses such a mean by itself; a log-probability of one's own may not.
+        log_prob = -(case.actor(case.data[0]) - case.data[1]).square().sum(1)
+    with pytest.raises(ValueError, match="not finite"):
+        transform(log_prob, problem(TANH).advantages)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1, math.nan])
+def test_decay_must_be_in_the_unit_interval(decay: float) -> None:
+    transform, log_prob, y = _recorded()
+    with pytest.raises(ValueError, match="decay"):
+        transform(log_prob, y, decay=decay)
+
+
+@pytest.mark.parametrize("damping", [-0.1, math.nan, math.inf])
+def test_damping_must_be_finite_and_not_negative(damping: float) -> None:
+    with pytest.raises(ValueError, match="damping"):
+        AdvantageTransform(nn.Linear(6, 3), damping=damping)
+
+
+@pytest.mark.parametrize(
+    "actor", [nn.Tanh(), nn.Linear(6, 3).requires_grad_(False), []], ids=["none", "frozen", "empty"]
+)
+def test_something_must_be_trainable(actor: nn.Module | list[nn.Module]) -> None:
+    with pytest.raises(ValueError, match="requires a gradient"):
+        AdvantageTransform(actor)

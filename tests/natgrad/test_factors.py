@@ -1,0 +1,116 @@
+"""The factored products K, Hg and Hᵀv equal those of the full score matrix, over the whole table of cases."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ratpg.natgrad import factors as module
+from ratpg.natgrad.factors import DenseFactor, OuterFactor, TokenFactor, gram
+
+from .cases import CASES
+from .oracle import flat, problem, record, relative_error, unflat
+
+TOLERANCES = [(torch.float64, 1e-10), (torch.float32, 1e-4)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES, ids=["float64", "float32"])
+@pytest.mark.parametrize("name", CASES)
+def test_products_are_those_of_the_score_matrix(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    case, scores = CASES[name]().to(dtype), problem(name).scores
+    transform, log_prob = record(case)
+    vector = problem(name).advantages.to(dtype)
+    g = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(2))
+    named_g = unflat(g.to(dtype), transform.parameters)
+
+    # The second pass finds the structure known, and takes another way through the recorder.
+    for _ in range(2):
+        found = transform._recorder.factors(log_prob)
+        assert sorted(n for factor in found for n in factor.names) == sorted(transform.parameters)
+        products: dict[str, Tensor] = {}
+        for factor in found:
+            products.update(factor.rmatvec(vector))
+        along = sum((factor.matvec(named_g) for factor in found), torch.zeros_like(vector))
+        norms = sum((factor.squared_norms() for factor in found), torch.zeros_like(vector))
+
+        assert relative_error(gram(found, vector), scores @ scores.T) <= tolerance
+        assert relative_error(along, scores @ g.double()) <= tolerance
+        assert {n: p.shape for n, p in products.items()} == {n: p.shape for n, p in transform.parameters.items()}
+        in_order = flat(products[n] for n in transform.parameters)
+        assert relative_error(in_order, scores.T @ vector.double()) <= tolerance
+        assert relative_error(norms, scores.square().sum(1)) <= tolerance
+
+        with transform.record():
+            log_prob = case.log_prob()
+
+
+def _token_factor(samples: int, tokens: int, d_in: int, d_out: int, **names: str | None) -> TokenFactor:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(samples, tokens, d_in, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(samples, tokens, d_out, generator=generator, dtype=torch.float64)
+    return TokenFactor(inputs, gradients, names.get("weight", "weight"), names.get("bias", "bias"))
+
+
+def _rows(factor: TokenFactor) -> Tensor:
+    """The rows ``Σₜ dᵢₜ aᵢₜᵀ`` and ``Σₜ dᵢₜ``, sample by sample."""
+    pairs = zip(factor.inputs, factor.gradients, strict=True)
+    return torch.stack([torch.cat([(d.T @ a).flatten(), d.sum(0)]) for a, d in pairs])
+
+
+@pytest.mark.parametrize("chunk_bytes", [None, 10_000, 1])
+@pytest.mark.parametrize("samples", [7, 60, 300])
+@pytest.mark.parametrize(("tokens", "d_in", "d_out"), [(2, 16, 12), (9, 3, 2)], ids=["contraction", "rows"])
+def test_token_gram_is_that_of_its_rows_however_it_is_cut(
+    samples: int, tokens: int, d_in: int, d_out: int, chunk_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunk_bytes is not None:
+        monkeypatch.setattr(module, "GRAM_CHUNK_BYTES", chunk_bytes)
+    factor = _token_factor(samples, tokens, d_in, d_out)
+    rows = _rows(factor)
+    assert relative_error(gram([factor], rows[:, 0]), rows @ rows.T) <= 1e-12
+
+
+@pytest.mark.parametrize(("tokens", "d", "contracted"), [(2, 16, True), (20, 6, False)])
+def test_token_factor_takes_the_cheaper_way(
+    tokens: int, d: int, contracted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(TokenFactor, "_add_contraction", lambda self, gram: calls.append("contraction"))
+    monkeypatch.setattr(TokenFactor, "_row_slices", lambda self: calls.append("rows") or iter(()))
+    factor = _token_factor(12, tokens, d, d, bias=None)
+    factor.add_gram(torch.zeros(12, 12, dtype=torch.float64))
+    assert calls == (["contraction"] if contracted else ["rows"])
+
+
+@pytest.mark.parametrize("chunk_bytes", [None, 1])
+def test_both_ways_of_a_token_factor_agree(chunk_bytes: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if chunk_bytes is not None:
+        monkeypatch.setattr(module, "GRAM_CHUNK_BYTES", chunk_bytes)
+    factor = _token_factor(40, 3, 4, 5, bias=None)
+    by_rows = sum(rows @ rows.T for rows in factor._row_slices())
+    by_contraction = torch.zeros(40, 40, dtype=torch.float64)
+    factor._add_contraction(by_contraction)
+    # Only the lower triangle is promised.
+    assert relative_error(by_contraction.tril(), by_rows.tril()) <= 1e-12
+
+
+def test_one_token_is_an_outer_factor() -> None:
+    tokens = _token_factor(30, 1, 4, 5)
+    outer = OuterFactor(tokens.inputs[:, 0], tokens.gradients[:, 0], "weight", "bias")
+    like = tokens.inputs[:, 0, 0]
+    assert relative_error(gram([outer], like), gram([tokens], like)) <= 1e-12
+    assert relative_error(flat(outer.rmatvec(like)), flat(tokens.rmatvec(like))) <= 1e-12
+    assert relative_error(outer.squared_norms(), tokens.squared_norms()) <= 1e-12
+
+
+def test_gram_is_the_sum_over_factors() -> None:
+    tokens, rows = _token_factor(300, 2, 4, 5), _token_factor(300, 4, 2, 1).inputs
+    dense = DenseFactor(rows, "other")
+    expected = gram([tokens], rows[:, 0, 0]) + rows.flatten(1) @ rows.flatten(1).T
+    assert relative_error(gram([tokens, dense], rows[:, 0, 0]), expected) <= 1e-12
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 600])
+def test_gram_is_exactly_symmetric(size: int) -> None:
+    rows = torch.randn(size, 3, generator=torch.Generator().manual_seed(0))
+    k = gram([DenseFactor(rows, "p"), OuterFactor(rows, rows, "w", "b")], rows[:, 0])
+    assert torch.equal(k.tril(-1), k.triu(1).T)

@@ -1,0 +1,115 @@
+"""A free parameter acts in a recorded pass just as in any other, and every use of it gives the right scores."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad.capture import Recorder
+
+from .oracle import relative_error
+
+Use = Callable[[Tensor, Tensor], Tensor]
+"""(free parameter ``[3]``, batch ``[B, 3]``) -> ``[B, 3]``."""
+
+# What is broadcast over the samples, and so has a gradient row for each without a batched product.
+FAST: dict[str, Use] = {
+    "add": lambda p, x: x + p,
+    "radd": lambda p, x: p + x,
+    "sub": lambda p, x: x - p,
+    "rsub": lambda p, x: p - x,
+    "mul": lambda p, x: torch.mul(x, p),
+    "rmul": lambda p, x: p * x,
+    "div": lambda p, x: x / p,
+    "rdiv": lambda p, x: p / (x + 3),
+    "expand_as": lambda p, x: x * p.expand_as(x),
+    "log_prob": lambda p, x: Normal(x, p.exp()).log_prob(torch.ones_like(x)),
+    "chain": lambda p, x: x * (0.5 * (p.tanh() + 1) - 2).exp(),
+    "softplus": lambda p, x: x / (F.softplus(p) + 1e-3),
+    "clamp": lambda p, x: x + p.clamp(-10, 10).square(),
+    "several": lambda p, x: (x * p + p.exp()).tanh() / p,
+}
+# What is not, or not in a way that is looked for.
+SLOW: dict[str, Use] = {
+    "iadd": lambda p, x: x.clone().add_(p),
+    "reduced": lambda p, x: x * p.sum(),
+    "indexed": lambda p, x: x * p[None],
+    "expanded": lambda p, x: x * p.expand(len(x), 3),
+    "repeated": lambda p, x: x * p.repeat(len(x), 1),
+    "viewed": lambda p, x: x * p.view(1, -1),
+    "product": lambda p, x: x @ torch.diag(p),
+    "outer": lambda p, x: x @ torch.outer(p, p),
+    "with itself": lambda p, x: x * (p + p),
+    "exponent": lambda p, x: x.abs() * 2**p,
+    "where": lambda p, x: torch.where(x > 0, p, x * p),
+    "addcmul": lambda p, x: torch.addcmul(x, p, p),
+    "layer_norm": lambda p, x: F.layer_norm(x.exp(), (3,), p),
+    "concatenated": lambda p, x: torch.cat([p, p])[:3] * x,
+    "detached as well": lambda p, x: p.detach() * x + p * x,
+    "one sample": lambda p, x: x + x[0] * p,
+    "one feature": lambda p, x: x * (p * x[:, :1]).sum(1, keepdim=True),
+    "data": lambda p, x: p.data * x + p.to(x.dtype),
+    "broadcast by itself": lambda p, x: x * torch.broadcast_tensors(p)[0],
+    "iterated": lambda p, x: torch.stack([x[:, i] * value for i, value in enumerate(p)], 1),
+    "by its length": lambda p, x: x * p * len(p) * p.shape[0] * p.numel(),
+    "copied": lambda p, x: x * p.clone(),
+}
+
+
+class Free(nn.Module):
+    """A network with one free parameter, used in one way."""
+
+    def __init__(self, use: Use):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.use = use
+        self.free = nn.Parameter(0.5 + torch.rand(3, generator=generator, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self.free, x).sin().sum(1)
+
+
+def _gram_error(use: Use, batch: int) -> float:
+    module = Free(use)
+    x = torch.randn(batch, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    transform = AdvantageTransform(module)
+    with transform.record():
+        log_prob = module(x)
+    assert torch.equal(log_prob, module(x))
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(module(x), [module.free])
+    return relative_error(transform.gram(), h @ h.T)
+
+
+# A batch as large as the parameter, and of one sample, are where dimensions are most easily confused.
+@pytest.mark.parametrize("batch", [5, 3, 1])
+@pytest.mark.parametrize("use", [*FAST, *SLOW])
+def test_scores_are_right_however_the_parameter_is_used(use: str, batch: int) -> None:
+    assert _gram_error({**FAST, **SLOW}[use], batch) <= 1e-10
+
+
+@pytest.mark.parametrize("use", FAST)
+def test_broadcast_over_samples_needs_no_batched_products(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "_batched_factors", lambda *_: pytest.fail("took the batched path"))
+    assert _gram_error(FAST[use], 5) <= 1e-10
+
+
+def test_parameter_is_itself_before_and_after() -> None:
+    module = Free(FAST["add"])
+    before = module.free
+    with AdvantageTransform(module).record():
+        assert module.free is not before
+    assert module.free is before
+
+
+def test_loss_on_a_recorded_pass_gives_the_parameter_its_gradient() -> None:
+    module, x = Free(FAST["log_prob"]), torch.ones(4, 3, dtype=torch.float64)
+    with AdvantageTransform(module).record():
+        recorded = module(x).sum()
+    (gradient,) = torch.autograd.grad(recorded, module.free)
+    (expected,) = torch.autograd.grad(module(x).sum(), module.free)
+    assert relative_error(gradient, expected) <= 1e-12

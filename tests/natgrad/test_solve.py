@@ -1,0 +1,159 @@
+"""The SPD solve: the blocked factorisation is LAPACK's, and each way out of a failure is taken and reported."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from ratpg.natgrad.solve import BLOCK, cholesky_, solve_spd
+
+from .oracle import relative_error
+
+
+def _spd(size: int, rank: int | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+    """``RRᵀ/r`` for Gaussian ``R [n, r]``; of full rank and well conditioned by default."""
+    generator = torch.Generator().manual_seed(size)
+    rows = torch.randn(size, 2 * size if rank is None else rank, generator=generator, dtype=torch.float64)
+    return (rows @ rows.T / rows.shape[1]).to(dtype)
+
+
+def _vector(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+SIZES = [1, 5, BLOCK, BLOCK + 1, 128, 129, 300, 512]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blocked_factor_is_lapacks_and_the_upper_triangle_stays(size: int) -> None:
+    matrix = _spd(size)
+    work = matrix.clone()
+    assert int(cholesky_(work)) == 0
+    assert relative_error(work.tril(), torch.linalg.cholesky(matrix)) <= 1e-12
+    assert torch.equal(work.triu(1), matrix.triu(1))
+
+
+@pytest.mark.parametrize("bad", [0, 130, 299])
+def test_a_failed_factorisation_says_so_and_the_upper_triangle_stays(bad: int) -> None:
+    # Whichever block the negative pivot is in; the fallbacks rebuild the matrix from its upper triangle.
+    matrix = _spd(300)
+    matrix[bad, bad] = -1.0
+    work = matrix.clone()
+    assert int(cholesky_(work)) > 0
+    assert torch.equal(work.triu(1), matrix.triu(1))
+
+
+@pytest.mark.parametrize("columns", [None, 1, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_positive_definite_systems_are_solved_by_cholesky(size: int, columns: int | None) -> None:
+    matrix = _spd(size)
+    rhs = _vector(size) if columns is None else _vector(size, columns)
+    expected = torch.linalg.solve(matrix, rhs)
+    solution = solve_spd(matrix.clone(), rhs)
+    assert (solution.method, solution.jitter) == ("cholesky", 0.0)
+    assert relative_error(solution.x, expected) <= 1e-10
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("size", "rank"), [(5, 2), (129, 20), (300, 299)])
+def test_consistent_singular_systems_are_solved(
+    size: int, rank: int, dtype: torch.dtype, tolerance: float, columns: int | None
+) -> None:
+    matrix = _spd(size, rank, dtype)
+    rhs = matrix @ (_vector(size, dtype=dtype) if columns is None else _vector(size, columns, dtype=dtype))
+    solution = solve_spd(matrix.clone(), rhs)
+    assert solution.method in ("jitter", "eigh")
+    assert (solution.jitter > 0) == (solution.method == "jitter")
+    assert relative_error(matrix @ solution.x, rhs) <= tolerance
+
+
+def test_jitter_is_small_and_is_what_the_solution_says() -> None:
+    matrix = _spd(200, 50)
+    null = torch.linalg.eigh(matrix).eigenvectors[:, 0]
+    solution = solve_spd(matrix.clone(), null)
+    assert solution.method == "jitter"
+    assert 0 < solution.jitter <= 1e-12 * float(matrix.diagonal().max())
+    # On the null space the jitter is all there is; the shifted matrix has a condition number near 1/ε.
+    assert relative_error(solution.x * solution.jitter, null) <= 0.1
+
+
+@pytest.fixture
+def _every_warning() -> Iterator[None]:
+    """PyTorch repeats its warnings: by default it gives each only once in a process."""
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+
+
+# The pytest settings let warnings about deprecated calls pass; the user would see them.
+@pytest.mark.usefixtures("_every_warning")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("columns", [None, 2])
+@pytest.mark.parametrize("size", [4, 200])
+def test_zero_matrix_has_the_zero_solution(size: int, columns: int | None) -> None:
+    rhs = _vector(size) if columns is None else _vector(size, columns)
+    solution = solve_spd(torch.zeros(size, size, dtype=torch.float64), rhs)
+    assert solution.method == "eigh"
+    assert torch.equal(solution.x, torch.zeros_like(rhs))
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+def test_indefinite_matrix_is_inverted_on_its_positive_part(columns: int | None) -> None:
+    basis, _ = torch.linalg.qr(_vector(200, 200))
+    eigenvalues = torch.linspace(-1.0, 2.0, 200, dtype=torch.float64)
+    rhs = _vector(200) if columns is None else _vector(200, columns)
+    solution = solve_spd(basis @ torch.diag(eigenvalues) @ basis.T, rhs)
+    positive = basis[:, eigenvalues > 0]
+    expected = positive @ torch.diag(1 / eigenvalues[eigenvalues > 0]) @ positive.T @ rhs
+    assert (solution.method, solution.jitter) == ("eigh", 0.0)
+    assert relative_error(solution.x, expected) <= 1e-9
+
+
+def test_scaling_the_system_leaves_the_method() -> None:
+    for scale in (1e-12, 1.0, 1e12):
+        assert solve_spd(scale * _spd(150), _vector(150)).method == "cholesky"
+        assert solve_spd(scale * _spd(150, 20), _vector(150)).method == "jitter"
+
+
+def test_the_right_hand_side_is_left_as_it_was() -> None:
+    for matrix in (_spd(5), _spd(5, 2), torch.zeros(5, 5, dtype=torch.float64)):
+        rhs = _vector(5)
+        solve_spd(matrix, rhs)
+        assert torch.equal(rhs, _vector(5))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [(0, 0), (199, 199), (3, 2), (190, 1)])
+def test_matrix_that_is_not_finite_is_refused(value: float, where: tuple[int, int]) -> None:
+    matrix = _spd(200)
+    matrix[where] = matrix[where[::-1]] = value
+    with pytest.raises(ValueError, match="not finite"):
+        solve_spd(matrix, _vector(200))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_right_hand_side_that_is_not_finite_is_refused(value: float) -> None:
+    rhs = _vector(5, 2)
+    rhs[3, 1] = value
+    with pytest.raises(ValueError, match="not finite"):
+        solve_spd(_spd(5), rhs)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rhs"),
+    [
+        ((5, 4), (5,)),
+        ((5,), (5,)),
+        ((5, 5), (4,)),
+        ((5, 5), (4, 5)),
+        ((5, 5), ()),
+        ((2, 5, 5), (2, 5)),
+        ((5, 5), (5, 5, 2)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(matrix: tuple[int, ...], rhs: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        solve_spd(torch.ones(matrix), torch.ones(rhs))

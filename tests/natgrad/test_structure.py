@@ -1,0 +1,103 @@
+"""A structure is compared with autograd once, and a structure that is not yet shown to be right is compared again.
+
+Each test first shows the transform a pass in which any reading of the layout is right, and then one in which only the
+right reading is.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad import AdvantageTransform, dense
+
+from .case import gaussian
+from .cases import CASES, Case
+from .oracle import relative_error
+
+
+def _gram_error(transform: AdvantageTransform, case: Case, *data: Tensor) -> float:
+    with transform.record():
+        log_prob = case.compute(*data)
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(log_prob, case.parameters)
+    return relative_error(transform.gram(), h @ h.T)
+
+
+def test_batches_of_any_size_follow_each_other() -> None:
+    case = CASES["tanh_mlp"]()
+    transform = AdvantageTransform(case.actor)
+    for batch in (12, 1, 5, 10):
+        assert _gram_error(transform, case, *(t[:batch] for t in case.data)) <= 1e-10
+
+
+def test_sequences_of_any_length_follow_each_other() -> None:
+    case = CASES["many_tokens"]()
+    transform = AdvantageTransform(case.actor)
+    obs, action = case.data
+    for tokens in (20, 1, 7):
+        assert _gram_error(transform, case, obs[:, :tokens], action) <= 1e-10
+
+
+def test_sequence_first_after_one_time_step() -> None:
+    case = CASES["sequence_first"]()
+    transform = AdvantageTransform(case.actor)
+    obs, action = case.data
+    assert _gram_error(transform, case, obs[:, :1], action) <= 1e-10
+    assert _gram_error(transform, case, obs, action) <= 1e-10
+
+
+def test_sequence_first_after_one_sample() -> None:
+    case = CASES["sequence_first"]()
+    transform = AdvantageTransform(case.actor)
+    obs, action = case.data
+    assert _gram_error(transform, case, obs[:1], action[:1]) <= 1e-10
+    assert _gram_error(transform, case, obs, action) <= 1e-10
+
+
+def test_sequence_first_after_a_zero_head() -> None:
+    # With the last layer at zero no score reaches the others, and their layout cannot be told yet.
+    case = CASES["sequence_first"]()
+    assert isinstance(case.actor, nn.Sequential)
+    transform = AdvantageTransform(case.actor)
+    head = case.actor[4].weight
+    initial = head.detach().clone()
+    nn.init.zeros_(head)
+    assert _gram_error(transform, case, *case.data) <= 1e-10
+    head.data.copy_(initial)
+    assert _gram_error(transform, case, *case.data) <= 1e-10
+
+
+def test_free_parameter_that_meets_as_many_time_steps_as_samples() -> None:
+    case = CASES["free_log_std_sequence_first"]()
+    transform = AdvantageTransform(case.actor)
+    obs, action = case.data
+    assert _gram_error(transform, case, obs, action) <= 1e-10
+    assert _gram_error(transform, case, obs[:5], action[:5]) <= 1e-10
+
+
+def test_shared_context_after_a_batch_that_does_not_divide_its_size() -> None:
+    case = CASES["context_common_to_all_samples"]()
+    transform = AdvantageTransform(case.actor)
+    obs, action, codes = case.data
+    for batch in (4, 3, 6, 1, 2):
+        assert _gram_error(transform, case, obs[:batch], action[:batch], codes) <= 1e-10
+
+
+def test_mask_that_first_keeps_every_sample() -> None:
+    actor = CASES["tanh_mlp"]().actor
+    obs, action = CASES["tanh_mlp"]().data
+    case = Case(actor, (), lambda mask: gaussian(actor(obs), action)[mask])
+    transform = AdvantageTransform(actor)
+    assert _gram_error(transform, case, torch.ones(12, dtype=torch.bool)) <= 1e-10
+    for mask in (torch.arange(12) % 2 == 0, torch.arange(12) < 6):
+        assert _gram_error(transform, case, mask) <= 1e-10
+    assert _gram_error(transform, case, torch.arange(12) < 7) <= 1e-10
+
+
+def test_weight_that_comes_to_be_used_outside_its_module() -> None:
+    case = CASES["tanh_mlp"]()
+    actor, (obs, action) = case.actor, case.data
+    transform = AdvantageTransform(actor)
+    assert _gram_error(transform, case, obs, action) <= 1e-10
+    # A structure is its recorded calls: this one has a call more, so it is looked at again.
+    tied = Case(actor, (), lambda: case.compute(actor[0](obs).tanh() @ actor[0].weight, action))
+    assert _gram_error(transform, tied) <= 1e-10

@@ -1,0 +1,40 @@
+"""What the README shows is what works."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from ratpg import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_facade_example_runs_and_leaves_the_natural_gradient() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    torch.manual_seed(0)
+    exec(code, names)
+    direction = names["step"].direction
+    for name, parameter in names["actor"].named_parameters():
+        torch.testing.assert_close(parameter.grad, -direction[name], rtol=1e-4, atol=1e-6)
+
+
+def test_every_command_shown_exists() -> None:
+    shown = set(re.findall(r"^    ratpg (\w+)", README, re.MULTILINE))
+    assert shown == {"train", "resume", "eval", "plot"}
+    assert shown <= {line.split()[0] for line in cli.USAGE.splitlines() if line.startswith("  ")}
+
+
+def test_every_make_target_shown_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text()):
+        for target in re.findall(r"make ([\w-]+)", text):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_tables_shown_are_those_of_the_results() -> None:
+    for folder in ("mujoco", "kaczmarz_decay"):
+        table = (ROOT / "results" / folder / "table.md").read_text().strip()
+        assert table in README, folder
