@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from timing import machine
 
 from ratpg.rl.envs import make_vec
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
+from timing import machine
 
 BARE_STEPS = 40
 

@@ -9,12 +9,12 @@ import argparse
 import json
 
 import torch
-from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from ratpg import AdvantageTransform
 from ratpg.rl.policy import ActorCritic, PolicySpec
+from timing import in_fresh_process, interleaved, machine, peak_memory_of
 
 SHAPES = {"Hopper": (11, 3), "HalfCheetah": (17, 6), "Ant": (27, 8), "Humanoid": (376, 17)}
 DAMPING = 0.1

@@ -8,9 +8,8 @@ Trains what is missing in ``runs/evidence``, then writes ``results/mujoco/``.
 import argparse
 from pathlib import Path
 
-from runner import Run, markdown, run_all, write_curves, write_runs
-
 from ratpg.training.plots import plot_runs
+from runner import Run, markdown, run_all, write_curves, write_runs
 
 ROOT, RESULTS = Path("runs/evidence"), Path("results/mujoco")
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import torch
+
+import mujoco
 
 PLAIN = bool | int | float | str | None
 CONSTRAINT_SIZED = ("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island", "contact")
