@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -49,6 +49,11 @@ def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
         label = config["algo"] if config["preset"] == "default" else f"{config['algo']} ({config['preset']})"
         groups[config["env"]][label].append(curve)
 
+    return plot_curves(groups, output)
+
+
+def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Path) -> list[Path]:
+    """As `plot_runs`, for curves already read: environment -> label -> one curve a run."""
     figure, axes = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), 4), squeeze=False, layout="constrained")
     for axis, (env, by_label) in zip(axes[0], sorted(groups.items()), strict=True):
         for label, curves in sorted(by_label.items()):
