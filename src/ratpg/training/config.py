@@ -59,7 +59,7 @@ class TrainConfig(Generic[C]):
     """Widths of the hidden layers of actor and critic."""
     activation: str = "relu"
     """Activation of the hidden layers: relu or tanh."""
-    initial_log_std: float = 0.0
+    initial_log_std: float = -0.5
     """First log standard deviation of continuous actions."""
 
     def __post_init__(self) -> None:

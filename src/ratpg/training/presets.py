@@ -2,7 +2,8 @@
 
 ``paper``    the authors' released protocol, for reproducing them.
 ``default``  the best we know: a natural-gradient step is worth fresh data, so small rollouts, few steps on each,
-             and the step set by the KL divergence instead of a norm clip.
+             and the step set by the KL divergence instead of a norm clip; a first standard deviation at which few
+             samples are clipped by the bounds.
 """
 
 from typing import Any
@@ -22,6 +23,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], RATConfig]]] = {
                 "gae_lambda": 0.95,
                 "normalize_rewards": False,
                 "action_bounds": "tanh",
+                "initial_log_std": 0.0,
             },
             RATConfig(
                 damping=0.1,
