@@ -1,60 +1,98 @@
-"""Time and memory of one RAT step against the same step by materialised scores and LU, as the authors' code does it.
+"""The cost of one step of RAT against other ways to a step, on the same mini-batch in the same run.
 
-    python benchmarks/update_cost.py [--batch 1024] [--width 256] [--threads 2]
+    python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
+    python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
 
-Prints a table of medians; both take the same step, which is checked.
+``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
+mini-batch; ``cg`` takes ten Fisher-vector products. Times are medians of rounds in which every way runs once; memory is
+what a step adds to the peak of a fresh process; the rate is that of the matrix products counted by hand, as a share
+of what one large product reaches here.
 """
 
 import argparse
+import csv
 import json
+from pathlib import Path
 
+import matplotlib
 import torch
-from torch import Tensor
-from torch.func import functional_call, grad, vmap
 
-from ratpg import AdvantageTransform
-from ratpg.rl.policy import ActorCritic, PolicySpec
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
+from update_problem import SHAPES, Problem
 
-SHAPES = {"Hopper": (11, 3), "HalfCheetah": (17, 6), "Ant": (27, 8), "Humanoid": (376, 17)}
-DAMPING = 0.1
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+WAYS = ("rat", "ppo", "cg", "materialised")
+RESULTS = Path("results/update_cost")
+MEMORY_LIMIT = 8e9
+"""Bytes of scores above which the materialised way is left out."""
+
+Row = dict[str, str | int | float]
 
 
-class Problem:
-    """One mini-batch of a policy, and the two ways to its step."""
+def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_rate: float) -> list[Row]:
+    """One row a way."""
+    problem = Problem(env, batch, width)
+    count = sum(parameter.numel() for parameter in problem.parameters.values())
+    ways = [way for way in WAYS if way != "materialised" or 4 * batch * count < MEMORY_LIMIT]
+    seconds = interleaved([getattr(problem, way) for way in ways], repeats)
+    rows: list[Row] = []
+    for way, time in zip(ways, seconds, strict=True):
+        arguments = ["--memory", env, way, "--batch", str(batch), "--width", str(width), "--threads", str(threads)]
+        memory = in_fresh_process(arguments)["bytes"]
+        flops = problem.flops(way)
+        rows.append(
+            {
+                "shape": env,
+                "batch": batch,
+                "width": width,
+                "parameters": count,
+                "way": way,
+                "milliseconds": round(1e3 * time, 2),
+                "over_ppo": round(time / seconds[1], 2),
+                "over_rat": round(time / seconds[0], 2),
+                "megabytes": round(memory / 1e6),
+                "gigaflop": round(flops / 1e9, 2),
+                "share_of_peak": round(flops / time / peak_rate, 2),
+            }
+        )
+    return rows
 
-    def __init__(self, env: str, batch: int, width: int):
-        torch.manual_seed(0)
-        d_obs, d_action = SHAPES[env]
-        bounds = (-1.0,) * d_action, (1.0,) * d_action
-        self.actor = ActorCritic(PolicySpec((d_obs,), (d_action,), 0, 0, *bounds, hidden=(width, width))).actor
-        self.observations = torch.randn(batch, d_obs)
-        self.actions = torch.randn(batch, d_action)
-        self.advantages = torch.randn(batch)
-        self.weights = torch.rand(batch) + 0.5
-        self.transform = AdvantageTransform(self.actor, DAMPING)
 
-    def factored(self) -> dict[str, Tensor]:
-        with self.transform.record():
-            log_prob = self.actor(self.observations).log_prob(self.actions)
-        return self.transform(log_prob, self.advantages, self.weights).direction
+def matrix_product_rate() -> float:
+    """Operations a second of one large float32 product."""
+    size = 2048
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    (seconds,) = interleaved([lambda: a @ b], 9)
+    return 2 * size**3 / seconds
 
-    def materialised(self) -> dict[str, Tensor]:
-        """Per-sample gradients by vmap, ``H Hᵀ`` and LU, then one backward pass with the transformed advantage."""
-        parameters = dict(self.actor.named_parameters())
 
-        def log_prob_of(values: dict[str, Tensor], observation: Tensor, action: Tensor) -> Tensor:
-            return functional_call(self.actor, values, (observation[None],)).log_prob(action[None]).squeeze(0)
+def table(rows: list[Row]) -> str:
+    lines = ["| shape | B | width | way | ms | × PPO | × RAT | extra MB | Gflop | of peak |", "|---" * 10 + "|"]
+    for row in rows:
+        names = ("shape", "batch", "width", "way", "milliseconds", "over_ppo", "over_rat", "megabytes", "gigaflop")
+        lines.append(f"| {' | '.join(str(row[name]) for name in names)} | {row['share_of_peak']:.0%} |")
+    return "\n".join(lines) + "\n"
 
-        detached = {name: parameter.detach() for name, parameter in parameters.items()}
-        rows = vmap(grad(log_prob_of), in_dims=(None, 0, 0))(detached, self.observations, self.actions)
-        scores = torch.cat([row.flatten(1) for row in rows.values()], 1)
-        system = scores @ scores.T @ torch.diag(self.weights) / len(scores)
-        system += DAMPING * torch.eye(len(scores))
-        transformed = torch.linalg.solve(system, self.advantages)
-        log_prob = self.actor(self.observations).log_prob(self.actions)
-        loss = (self.weights * transformed * log_prob).mean()
-        return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+def draw(rows: list[Row], output: Path) -> None:
+    """How the cost grows with B at width 256, and with p at B = 1024."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    panels = (("batch", "mini-batch size B", "width", 256), ("parameters", "parameters p", "batch", 1024))
+    for axis, (x, label, fixed, value) in zip(axes, panels, strict=True):
+        for way in WAYS:
+            points = sorted(
+                (float(row[x]), float(row["milliseconds"]))
+                for row in rows
+                if row["way"] == way and row[fixed] == value and row["shape"] == "Humanoid"
+            )
+            axis.plot(*zip(*points, strict=True), marker="o", label=way)
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds a step", title=f"{fixed} {value}")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    for suffix in (".png", ".svg"):
+        figure.savefig(output.with_suffix(suffix), dpi=150)
 
 
 def main() -> None:
@@ -62,8 +100,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", nargs=2, metavar=("ENV", "WAY"), help="measure one way's peak memory, print JSON")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost")
+    parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -74,30 +113,29 @@ def main() -> None:
         print(json.dumps({"bytes": peak_memory_of(getattr(problem, way))}))
         return
 
-    print(f"B = {arguments.batch}, width {arguments.width}; {machine()}")
-    print("| shape | materialised + LU | factored + Cholesky | ratio | extra memory | extra memory | difference |")
-    print("|---|---|---|---|---|---|---|")
-    for env in SHAPES:
-        problem = Problem(env, arguments.batch, arguments.width)
-        slow, fast = problem.materialised(), problem.factored()
-        difference = max(float((slow[name] - fast[name]).norm() / slow[name].norm()) for name in slow)
-        slow_s, fast_s = interleaved([problem.materialised, problem.factored], arguments.repeats)
-        options = [
-            "--batch",
-            str(arguments.batch),
-            "--width",
-            str(arguments.width),
-            "--threads",
-            str(arguments.threads),
+    rate = matrix_product_rate()
+    print(f"{machine()}; a large float32 product reaches {rate / 1e9:.0f} Gflop/s")
+    sizes = [(env, arguments.batch, arguments.width) for env in SHAPES]
+    if arguments.sweep:
+        sizes = [
+            (env, batch, width)
+            for env in ("Hopper", "Ant", "Humanoid")
+            for width in (64, 256, 1024)
+            for batch in (256, 512, 1024, 2048, 4096)
         ]
-        slow_b, fast_b = (
-            in_fresh_process([*options, "--memory", env, way])["bytes"] for way in ("materialised", "factored")
-        )
-        print(
-            f"| {env} | {1e3 * slow_s:.0f} ms | {1e3 * fast_s:.1f} ms | {slow_s / fast_s:.1f} "
-            f"| {slow_b / 1e6:.0f} MB | {fast_b / 1e6:.0f} MB | {difference:.1e} |",
-            flush=True,
-        )
+    rows: list[Row] = []
+    for env, batch, width in sizes:
+        measured = measure(env, batch, width, arguments.repeats, arguments.threads, rate)
+        print(table(measured) if not rows else "\n".join(table(measured).splitlines()[2:]), flush=True)
+        rows += measured
+    if arguments.sweep:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        with (RESULTS / "sizes.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        (RESULTS / "machine.txt").write_text(f"{machine()}; a large float32 product: {rate / 1e9:.0f} Gflop/s\n")
+        draw(rows, RESULTS / "growth")
 
 
 if __name__ == "__main__":
