@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import json
+import operator
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -87,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{arguments[0]}': there are {', '.join(commands)}")
     try:
         return commands[arguments[0]](arguments[1:])
-    except SystemExit:  # --help
-        return 0
+    except SystemExit as exit:  # --help
+        return BAD_INPUT if exit.code else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError) as error:
@@ -104,8 +105,10 @@ def _parse(kind: Any, command: str, arguments: list[str], **options: Any) -> Any
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
-        lines = [line.strip("│╭╮╰╯─ ") for line in complaint.getvalue().splitlines()[1:]]
-        message = " ".join(itertools.takewhile(bool, lines)).removeprefix(f"Error parsing {kind.__name__}: ")
+        lines = [line.strip("│╭╮╰╯ ") for line in complaint.getvalue().splitlines()[1:]]
+        lines = ["" if set(line) <= {"─", "-"} else line for line in lines]  # rules; of dashes where not UTF-8
+        words = itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines))
+        message = " ".join(words).removeprefix(f"Error parsing {kind.__name__}: ")
         raise BadArguments(f"{message} (see ratpg {command} --help)") from None
 
 
@@ -116,10 +119,13 @@ def _fail(message: str) -> int:
 
 def _train(arguments: list[str]) -> int:
     # Which defaults there are, and which hyperparameters, depends on these two flags; tyro then reads all.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--algo", default="rat")
     first.add_argument("--preset", default="default")
-    chosen, _ = first.parse_known_args(arguments)
+    try:
+        chosen, _ = first.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise BadArguments(f"{error} (see ratpg train --help)") from None
     defaults = preset(chosen.algo, chosen.preset)
     generic: Any = TrainConfig
     config = _parse(

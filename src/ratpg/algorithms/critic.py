@@ -25,7 +25,7 @@ def fit_critic(
     losses: list[Tensor] = []
     for _ in range(epochs):
         order = torch.randperm(len(batch), generator=generator).to(targets.device)
-        for index in order.tensor_split(minibatches):
+        for index in order.tensor_split(min(minibatches, len(batch))):
             loss = functional.mse_loss(policy.critic(batch.observations[index]), targets[index])
             optimizer.zero_grad()
             loss.backward()

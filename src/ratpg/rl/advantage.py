@@ -25,7 +25,7 @@ def gae(
     """
     bootstrap = values[1:].masked_fill(terminated, 0.0)
     delta = (rewards + gamma * bootstrap - values[:-1]).masked_fill(~valid, 0.0)
-    carry = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
+    carry = gamma * lam * (valid & ~(terminated | truncated)).to(delta.dtype)
     advantages = torch.empty_like(delta)
     last = torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):

@@ -51,7 +51,7 @@ class Batch:
     def minibatches(self, count: int, generator: torch.Generator) -> Iterator["Batch"]:
         """``count`` parts of a random permutation, equal in size to within one."""
         order = torch.randperm(len(self), generator=generator).to(self.advantages.device)
-        for index in order.tensor_split(count):
+        for index in order.tensor_split(min(count, len(self))):
             yield self[index]
 
 

@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from ratpg.natgrad import PerSampleParameter
 from ratpg.rl.distributions import Categorical, DiagonalGaussian, Distribution
+from ratpg.rl.envs.vec_env import UnsupportedSpace
 from ratpg.rl.networks.mlp import mlp, orthogonal
 from ratpg.rl.normalize import ObservationNormalizer, PopArtHead
 
 ActionBounds = Literal["clip", "tanh"]
-
-
-class UnsupportedSpace(ValueError):
-    """An observation or action space that no policy here handles."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,10 @@ class PolicySpec:
         if not isinstance(action_space, gym.spaces.Box):
             raise UnsupportedSpace(f"actions must be a Box or Discrete space, this environment has {action_space}")
         low, high = action_space.low.flatten().tolist(), action_space.high.flatten().tolist()
-        if not np.isfinite(low + high).all():
+        bounded = np.isfinite(low + high)
+        if bounded.any() and not bounded.all():
+            raise UnsupportedSpace(f"actions must be bounded on all sides or none, this environment has {action_space}")
+        if not bounded.all():
             low, high = [], []
         return PolicySpec(shape, action_space.shape, 0, 0, tuple(low), tuple(high), **options)
 
@@ -124,9 +124,13 @@ class ActorCritic(nn.Module):
         self.value_head = PopArtHead(d_body, spec.popart_beta)
         self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
         self.register_buffer("middle", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
+    low: Tensor
+    high: Tensor
     middle: Tensor
     half_range: Tensor
 
@@ -155,7 +159,7 @@ class ActorCritic(nn.Module):
             return (actions + self.spec.action_start).cpu().numpy()
         if self.spec.action_low:
             unit = actions.tanh() if self.spec.action_bounds == "tanh" else actions.clamp(-1, 1)
-            actions = torch.addcmul(self.middle, self.half_range, unit)
+            actions = torch.addcmul(self.middle, self.half_range, unit).clamp_(self.low, self.high)
         return actions.view(len(actions), *self.spec.action_shape).cpu().numpy()
 
     @torch.inference_mode()

@@ -73,8 +73,10 @@ def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.
 def _require_finite(observations: Tensor, rewards: np.ndarray) -> None:
     finite = observations.isfinite().flatten(2).all(2).numpy()
     if not finite.all():
-        step, index = np.argwhere(~finite)[0]
-        raise NonFiniteExperience(f"environment {index} returned a non-finite observation at step {step} of a rollout")
+        row, index = np.argwhere(~finite)[0]  # row t + 1 is what step t led to
+        raise NonFiniteExperience(
+            f"environment {index} returned a non-finite observation at step {max(row - 1, 0)} of a rollout"
+        )
     if not np.isfinite(rewards).all():
         step, index = np.argwhere(~np.isfinite(rewards))[0]
         raise NonFiniteExperience(f"environment {index} returned a non-finite reward at step {step} of a rollout")

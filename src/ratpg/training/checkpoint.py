@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, loaded without running code."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,17 @@ def save(directory: Path, state: dict[str, Any]) -> None:
         if path.exists():
             link = directory / f"{PREVIOUS}.tmp"
             link.unlink(missing_ok=True)
-            os.link(path, link)
+            try:
+                os.link(path, link)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, link)
             link.replace(previous)
         temporary.replace(path)
     except RuntimeError as error:  # torch reports a failed write so
-        temporary.unlink(missing_ok=True)
         raise OSError(f"the checkpoint could not be written to {directory}: {error}") from error
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        for leftover in (temporary, directory / f"{PREVIOUS}.tmp"):
+            leftover.unlink(missing_ok=True)
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -65,7 +65,9 @@ class TrainConfig(Generic[C]):
     def __post_init__(self) -> None:
         for name in ("seed", "checkpoint_interval"):
             require(name, getattr(self, name), at_least=0)
-        for name in ("total_timesteps", "num_envs", "num_steps", "threads"):
+        require("seed", self.seed, at_most=2**63 - 1)
+        require("num_steps", self.num_steps, at_least=2)  # one step can be all resets: nothing to learn from
+        for name in ("total_timesteps", "num_envs", "threads"):
             require(name, getattr(self, name), at_least=1)
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), at_least=0, at_most=1)

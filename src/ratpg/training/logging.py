@@ -68,7 +68,7 @@ def read_metrics(directory: Path) -> dict[str, list[float]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {METRICS} in {directory}: is it the folder of a run?")
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # without one cut off by a kill
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
 
 

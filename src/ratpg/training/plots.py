@@ -62,7 +62,8 @@ def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Pat
         axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    written = [output.with_suffix(suffix) for suffix in (".png", ".svg")]
+    stem = output.stem if output.suffix in (".png", ".svg") else output.name
+    written = [output.with_name(stem + suffix) for suffix in (".png", ".svg")]
     for path in written:
         figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -78,5 +79,5 @@ def _draw(axis: "plt.Axes", label: str, curves: Sequence[Curve]) -> None:
     values = np.stack([np.interp(grid, steps, returns) for steps, returns in curves])
     (line,) = axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} seeds")
     if np.ptp(values, axis=0).max() > 0:
-        interval = stats.bootstrap((values,), np.mean, axis=1, rng=0, method="percentile").confidence_interval
+        interval = stats.bootstrap((values,), np.mean, axis=0, rng=0, method="percentile").confidence_interval
         axis.fill_between(grid, interval.low, interval.high, color=line.get_color(), alpha=0.2)

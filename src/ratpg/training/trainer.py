@@ -84,6 +84,7 @@ class Trainer:
             )
         trainer = Trainer(config)
         directory.mkdir(parents=True, exist_ok=True)
+        trainer.save()  # so that a run killed in its first minute resumes too
         (directory / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         return trainer
 

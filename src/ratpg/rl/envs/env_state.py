@@ -13,13 +13,16 @@ import torch
 
 import mujoco
 
+KNOWN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 PLAIN = bool | int | float | str | None
-CONSTRAINT_SIZED = ("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island", "contact")
+CONSTRAINT_SIZED = ("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island", "contact", "iacc", "ifrc")
 
 
 def snapshot(env: gym.Env) -> dict[str, Any] | None:
     """The state of the environment and of every wrapper around it, or None where it is not known how."""
     layers, core = _layers(env)
+    if not all(isinstance(layer, KNOWN_WRAPPERS) for layer in layers[:-1]):
+        return None
     if _is_mujoco(core):
         simulator = {name: torch.from_numpy(array.copy()) for name, array in _mujoco_arrays(core.data)}
         simulator["time"] = torch.tensor(core.data.time, dtype=torch.float64)
@@ -57,7 +60,7 @@ def _layers(env: gym.Env) -> tuple[list[gym.Env], Any]:
 
 
 def _is_mujoco(core: Any) -> bool:
-    return hasattr(core, "model") and type(getattr(core, "data", None)).__name__ == "MjData"
+    return type(core).__module__.startswith("gymnasium.envs.mujoco.")
 
 
 def _mujoco_arrays(data: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
 
+import importlib
 from typing import Any
 
 import gymnasium as gym
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 
 from ratpg.rl.envs.env_state import restore, snapshot
-from ratpg.rl.envs.vec_env import VecEnv
+from ratpg.rl.envs.vec_env import UnsupportedSpace, VecEnv
 
 
 def known_ids() -> list[str]:
@@ -17,8 +18,11 @@ def known_ids() -> list[str]:
 
 def is_known(env_id: str) -> bool:
     """Whether Gymnasium can resolve the id (``"module:Name-v0"`` imports the module first)."""
+    module, _, name = env_id.rpartition(":")
     try:
-        gym.spec(env_id)
+        if module:
+            importlib.import_module(module)
+        gym.spec(name)
     except (gym.error.Error, ImportError):
         return False
     return True
@@ -35,6 +39,8 @@ class GymnasiumEnv(VecEnv):
         self.env_id, self.num_envs = env_id, num_envs
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
+        if not isinstance(self.observation_space, gym.spaces.Box):
+            raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
         observation, _ = self._venv.reset(seed=seed)
         self.observation = torch.from_numpy(np.asarray(observation)).float()
         self.done = np.zeros(num_envs, dtype=bool)

@@ -13,6 +13,10 @@ from torch import Tensor
 Backend = Literal["auto", "envpool", "gymnasium"]
 
 
+class UnsupportedSpace(ValueError):
+    """An observation or action space that no policy here handles."""
+
+
 class UnknownEnvironment(ValueError):
     """No backend knows this environment."""
 
@@ -94,7 +98,7 @@ def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: 
         if gymnasium.is_known(env_id):
             try:
                 return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
-            except gym.error.Error as error:  # a package it needs is missing, say
+            except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"

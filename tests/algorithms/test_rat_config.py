@@ -1,0 +1,53 @@
+"""Hyperparameters that make no sense are refused by name."""
+
+import dataclasses
+import math
+
+import pytest
+
+from ratpg.algorithms import RATConfig
+from ratpg.algorithms.checks import BadConfig
+
+POSITIVE = ["step_size", "max_step_norm", "critic_learning_rate", "critic_max_grad_norm"]
+COUNTS = ["epochs", "minibatches", "critic_epochs", "critic_minibatches"]
+RANGES = ["step_size_bounds", "kl_band", "ratio_bounds"]
+
+BAD = (
+    [("damping", value) for value in (-0.1, math.nan, math.inf)]
+    + [("kaczmarz_decay", value) for value in (-0.1, 1.1, math.nan)]
+    + [(name, value) for name in POSITIVE for value in (0.0, -1.0, math.nan, math.inf)]
+    + [(name, value) for name in COUNTS for value in (0, -1)]
+    + [
+        (name, value)
+        for name in RANGES
+        for value in ((-1.0, 1.0), (0.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.5, math.nan), (0.5, math.inf))
+    ]
+)
+GOOD = [
+    ("damping", 0.0),
+    ("kaczmarz_decay", 0.0),
+    ("kaczmarz_decay", 1.0),
+    ("max_step_norm", None),
+    ("epochs", 1),
+    ("kl_band", (0.01, 0.01)),
+]
+
+
+@pytest.mark.parametrize("name, value", BAD)
+def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(BadConfig, match=rf"^{name}\b.*must be"):
+        RATConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name, value", GOOD)
+def test_the_ends_of_the_allowed_ranges_are_allowed(name: str, value: object) -> None:
+    assert getattr(RATConfig(**{name: value}), name) == value
+
+
+def test_every_hyperparameter_is_checked() -> None:
+    assert {name for name, _ in BAD} == {field.name for field in dataclasses.fields(RATConfig)}
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RATConfig().damping = 1.0  # type: ignore[misc]

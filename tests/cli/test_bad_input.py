@@ -1,0 +1,182 @@
+"""Bad input: exit code 2, one clear line, nothing lost and nothing half made."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.command import Command, Result
+from ratpg.training import checkpoint
+from short_runs import FLAGS, ROLLOUT, metrics_but_times
+from toy_envs import FAULT_STEP
+
+
+def assert_refused(result: Result, *needles: str) -> None:
+    assert result.code == 2
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("ratpg: ")
+    assert not re.search("[─│╭╰]|---", lines[0])  # the drawing of a box around a message
+    for needle in needles:
+        assert re.search(needle, lines[0]), f"{needle!r} not in {lines[0]!r}"
+
+
+TRAIN = {
+    "unknown environment": (["--env", "Hoper-v4"], ["Hoper-v4", "Hopper-v4"]),
+    "unknown environment on gymnasium": (["--env", "CartPol-v1", "--backend", "gymnasium"], ["CartPole-v1"]),
+    "unknown environment on envpool": (["--env", "CartPol-v1", "--backend", "envpool"], ["CartPole-v1"]),
+    "unknown environment module": (["--env", "no_such_module:Thing-v0"], ["no_such_module"]),
+    "environment of a package that is missing": (["--env", "LunarLander-v3", "--backend", "gymnasium"], ["Box2D"]),
+    "environment that was retired": (["--env", "Hopper-v3", "--backend", "gymnasium"], ["Hopper-v3|mujoco"]),
+    "observation space": (["--env", "ToyDictObservation-v0"], ["observations", "Box", "Dict"]),
+    "action space": (["--env", "ToyTupleAction-v0"], ["actions", "Discrete", "Tuple"]),
+    "unknown backend": (["--backend", "gazebo"], ["backend", "gazebo"]),
+    "negative damping": (["--damping", "-1"], ["damping", "at least 0", "-1"]),
+    "damping that is NaN": (["--damping", "nan"], ["damping", "finite", "nan"]),
+    "infinite step size": (["--step-size", "inf"], ["step_size|step-size", "finite"]),
+    "step size zero": (["--step-size", "0"], ["step_size|step-size", "greater than 0"]),
+    "norm clip that is negative": (["--max-step-norm", "-0.5"], ["max_step_norm|max-step-norm", "greater than 0"]),
+    "decay above one": (["--kaczmarz-decay", "1.5"], ["kaczmarz_decay|kaczmarz-decay", "at most 1"]),
+    "KL band upside down": (["--kl-band", "0.02", "0.01"], ["kl_band|kl-band"]),
+    "a range that is half NaN": (["--ratio-bounds", "nan", "2"], ["ratio_bounds|ratio-bounds", "finite"]),
+    "no epochs": (["--epochs", "0"], ["epochs", "at least 1"]),
+    "gamma above one": (["--gamma", "1.01"], ["gamma", "at most 1"]),
+    "gamma that is NaN": (["--gamma", "nan"], ["gamma", "finite"]),
+    "no environments": (["--num-envs", "0"], ["num_envs|num-envs", "at least 1"]),
+    "negative timesteps": (["--total-timesteps", "-5"], ["total_timesteps|total-timesteps", "at least 1"]),
+    "negative seed": (["--seed", "-1"], ["seed", "at least 0"]),
+    "a seed beyond all generators": (["--seed", "9" * 30], ["seed"]),
+    "a number that is none": (["--damping", "abc"], ["damping", "abc"]),
+    "an integer that is none": (["--num-envs", "2.5"], ["num-envs", "2.5"]),
+    "unknown flag": (["--dampning", "0.1"], ["--dampning"]),
+    "flag without its value": (["--damping"], ["damping"]),
+    "algorithm without its name": (["--algo"], ["algo"]),
+    "a stray word": (["surplus"], ["surplus"]),
+    "unknown algorithm": (["--algo", "rot"], ["algo", "'rot'", "rat"]),
+    "unknown preset": (["--preset", "papers"], ["preset", "'papers'", "paper", "default"]),
+    "unknown activation": (["--activation", "rleu"], ["activation", "rleu", "relu"]),
+    "no width": (["--hidden", "0"], ["hidden"]),
+    "mini-batches that do not divide": (["--minibatches", "3"], ["minibatches 3", "does not divide", "128"]),
+    "critic mini-batches that do not divide": (["--critic-minibatches", "5"], ["critic_minibatches 5", "divide"]),
+    "unknown device": (["--device", "abacus"], ["device", "abacus"]),
+}
+
+
+@pytest.mark.parametrize("flags, needles", TRAIN.values(), ids=TRAIN.keys())
+def test_train_refuses_in_one_line_and_makes_no_folder(
+    ratpg: Command, flags: list[str], needles: list[str], tmp_path: Path
+) -> None:
+    env = [] if "--env" in flags else ["--env", "CartPole-v1"]
+    short = ["--run-dir", str(tmp_path / "run"), "--total-timesteps", "128"]
+    assert_refused(ratpg("train", *env, *short, *FLAGS, *flags), *needles)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_without_an_environment_asks_for_one(ratpg: Command) -> None:
+    assert_refused(ratpg("train"), "--env")
+
+
+def test_an_unknown_command_is_refused_with_those_there_are(ratpg: Command) -> None:
+    assert_refused(ratpg("trian"), "'trian'", "train, resume, eval, plot")
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.iterdir()}
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_was(ratpg: Command, tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    again = ratpg.train("CartPole-v1", tmp_path / "run")
+    assert_refused(again, "already holds a run", f"ratpg resume {tmp_path / 'run'}", "--run-dir")
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("left", ["config.json", "metrics.csv", "checkpoint.pt"])
+def test_any_trace_of_a_run_counts(ratpg: Command, left: str, tmp_path: Path) -> None:
+    (tmp_path / left).write_text("precious")
+    assert_refused(ratpg.train("CartPole-v1", tmp_path), "already holds a run")
+    assert (tmp_path / left).read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_folder_that_is_a_file_is_refused(ratpg: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    assert_refused(ratpg.train("CartPole-v1", tmp_path / "file"), str(tmp_path / "file"))
+    assert_refused(ratpg.train("CartPole-v1", tmp_path / "file" / "run"), str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["resume", "eval", "plot"])
+def test_a_missing_run_folder_is_refused_by_name(ratpg: Command, command: str, tmp_path: Path) -> None:
+    assert_refused(ratpg(command, tmp_path / "nowhere"), str(tmp_path / "nowhere"), "folder of a run")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "eval", "plot"])
+def test_a_command_without_its_run_folder_asks_for_it(ratpg: Command, command: str) -> None:
+    assert_refused(ratpg(command), "run|RUN")
+
+
+@pytest.mark.parametrize("command", ["resume", "eval"])
+def test_an_unreadable_checkpoint_is_refused_with_advice(ratpg: Command, command: str, tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run", "--checkpoint-interval", 0)
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    before = contents(tmp_path / "run")
+    assert_refused(ratpg(command, tmp_path / "run"), str(path), "cannot be read", r"mv .*checkpoint\.previous\.pt")
+    assert contents(tmp_path / "run") == before
+    (tmp_path / "run" / "checkpoint.previous.pt").replace(path)  # as advised
+    assert ratpg(command, tmp_path / "run").code == 0
+
+
+def test_eval_refuses_no_episodes(ratpg: Command, tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run")
+    assert_refused(ratpg("eval", tmp_path / "run", "--episodes", 0), "episodes", "at least 1")
+
+
+@pytest.mark.parametrize("flags", [["--total-timesteps", -5], ["--total-timesteps", "nan"], ["--sede", 1]])
+def test_resume_refuses_what_train_refuses(ratpg: Command, flags: list[object], tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    assert_refused(ratpg("resume", tmp_path / "run", *flags), "total.timesteps|--sede")
+    assert contents(tmp_path / "run") == before
+
+
+def test_plot_refuses_a_run_in_which_no_episode_has_ended(ratpg: Command, tmp_path: Path) -> None:
+    ratpg.train("Pendulum-v1", tmp_path / "run", steps=128)
+    assert_refused(ratpg("plot", tmp_path / "run"), "no episode", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_experience_that_is_not_finite_stops_the_run_and_loses_nothing(
+    ratpg: Command, what: str, tmp_path: Path
+) -> None:
+    flags = ["--checkpoint-interval", 1e6, "--no-normalize-rewards"]
+    result = ratpg.train(f"ToyNaN{what.capitalize()}-v0", tmp_path / "run", *flags, steps=10 * ROLLOUT)
+    assert_refused(result, what, r"environment 1\b", rf"step {FAULT_STEP % 32}\b")
+    assert len(metrics_but_times(tmp_path / "run")) == FAULT_STEP // 32
+    assert checkpoint.load(tmp_path / "run")["timesteps"] == FAULT_STEP // 32 * ROLLOUT
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_a_run_that_fails_in_its_first_rollout_leaves_nothing_half_made(
+    ratpg: Command, what: str, tmp_path: Path
+) -> None:
+    result = ratpg.train(f"ToyNaN{what.capitalize()}AtOnce-v0", tmp_path / "run")
+    assert_refused(result, what, r"environment 1\b", r"step 3\b")
+    # Either there is no folder, or it can be resumed (and fails again for the same reason).
+    if (tmp_path / "run").exists():
+        assert_refused(ratpg("resume", tmp_path / "run"), what, r"environment 1\b")
+
+
+def test_a_full_disk_stops_the_run_in_one_line(ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        assert_refused(ratpg.train("CartPole-v1", tmp_path / "run"), "No space left on device")
+    assert not list((tmp_path / "run").glob("*.tmp"))

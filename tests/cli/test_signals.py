@@ -1,0 +1,68 @@
+"""Real processes that are interrupted and killed."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from cli.command import PATIENCE, Command, start, wait_for_rows
+from ratpg.training import checkpoint
+from short_runs import FLAGS, ROLLOUT, metrics_but_times
+
+ENDLESS = 100_000_000
+
+
+def train_endlessly(env_id: str, run_dir: Path, *flags: object) -> tuple[object, ...]:
+    where = ("--env", env_id, "--run-dir", run_dir, "--backend", "gymnasium", "--total-timesteps", ENDLESS)
+    return ("train", *where, *FLAGS, *flags)
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_rollout_and_exits_130(ratpg: Command, tmp_path: Path) -> None:
+    process = start(*train_endlessly("CartPole-v1", tmp_path / "run"))
+    try:
+        wait_for_rows(process, tmp_path / "run", 2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"ratpg resume {tmp_path / 'run'}" in out
+    assert "Traceback" not in err
+    done = checkpoint.load(tmp_path / "run")["timesteps"]
+    assert done == int(metrics_but_times(tmp_path / "run")[-1]["timesteps"]) >= 2 * ROLLOUT
+    resumed = ratpg("resume", tmp_path / "run", "--total-timesteps", done + ROLLOUT)
+    assert resumed.code == 0
+    assert ratpg.train("CartPole-v1", tmp_path / "whole", steps=done + ROLLOUT).code == 0
+    assert metrics_but_times(tmp_path / "run") == metrics_but_times(tmp_path / "whole")
+
+
+def kill_and_resume(ratpg: Command, env_id: str, kills: int, tmp_path: Path) -> None:
+    """Kills a run, and its resumptions, at moments that are nobody's choice; the end is as if nothing had been."""
+    run_dir, rows = tmp_path / "run", 0
+    for attempt in range(kills):
+        command = train_endlessly(env_id, run_dir, "--checkpoint-interval", 0) if not attempt else ("resume", run_dir)
+        process = start(*command)
+        try:
+            wait_for_rows(process, run_dir, rows + 2)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        written, kept = len(metrics_but_times(run_dir)), checkpoint.load(run_dir)["timesteps"] // ROLLOUT
+        assert written - 2 <= kept <= written  # a checkpoint follows every row
+        rows = written
+    total = (rows + 2) * ROLLOUT
+    assert ratpg("resume", run_dir, "--total-timesteps", total).code == 0
+    assert ratpg.train(env_id, tmp_path / "whole", steps=total).code == 0
+    assert metrics_but_times(run_dir) == metrics_but_times(tmp_path / "whole")
+    assert not list(run_dir.glob("*.tmp"))
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(ratpg: Command, tmp_path: Path) -> None:
+    kill_and_resume(ratpg, "CartPole-v1", 1, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "Hopper-v4"])
+def test_a_run_killed_over_and_over_ends_as_one_that_was_not(ratpg: Command, env_id: str, tmp_path: Path) -> None:
+    kill_and_resume(ratpg, env_id, 5, tmp_path)

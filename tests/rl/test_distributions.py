@@ -1,0 +1,119 @@
+"""Distributions against `torch.distributions`, and their samples against their moments."""
+
+import pytest
+import torch
+from torch import Tensor, distributions
+from torch.testing import assert_close
+
+from ratpg.rl.distributions import Categorical, DiagonalGaussian
+
+B, A, SAMPLES = 7, 3, 200_000
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gaussian(seed: int) -> DiagonalGaussian:
+    return DiagonalGaussian(random(B, A, seed=seed), 0.5 * random(B, A, seed=seed + 100))
+
+
+def reference_gaussian(ours: DiagonalGaussian) -> distributions.Independent:
+    return distributions.Independent(distributions.Normal(ours.mean, ours.log_std.exp()), 1)
+
+
+def categorical(seed: int) -> Categorical:
+    return Categorical(2 * random(B, A, seed=seed))
+
+
+def test_gaussian_log_prob_is_torchs() -> None:
+    ours, actions = gaussian(0), random(B, A, seed=9)
+    assert_close(ours.log_prob(actions), reference_gaussian(ours).log_prob(actions))
+
+
+def test_gaussian_entropy_is_torchs() -> None:
+    ours = gaussian(0)
+    assert_close(ours.entropy(), reference_gaussian(ours).entropy())
+
+
+def test_gaussian_kl_is_torchs() -> None:
+    p, q = gaussian(0), gaussian(1)
+    expected = distributions.kl_divergence(reference_gaussian(p), reference_gaussian(q))
+    assert_close(p.kl(q), expected)
+    assert not torch.allclose(p.kl(q), q.kl(p))
+
+
+def test_gaussian_mode_is_the_mean() -> None:
+    ours = gaussian(0)
+    assert ours.log_prob(ours.mode()).ge(ours.log_prob(ours.mode() + 0.1 * random(B, A, seed=5))).all()
+
+
+def test_gaussian_samples_have_the_mean_and_covariance() -> None:
+    ours = DiagonalGaussian(torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -1.0]]))
+    noise = DiagonalGaussian.noise((SAMPLES,), 2, torch.Generator().manual_seed(0))
+    samples = ours.sample(noise)
+    assert samples.shape == (SAMPLES, 2)
+    assert_close(samples.mean(0), ours.mean[0], rtol=0, atol=0.01)
+    assert_close(samples.T.cov(), torch.diag(ours.log_std[0].mul(2).exp()), rtol=0, atol=0.02)
+
+
+def test_categorical_log_prob_is_torchs() -> None:
+    ours, actions = categorical(0), torch.arange(B) % A
+    assert_close(ours.log_prob(actions), distributions.Categorical(logits=ours.logits).log_prob(actions))
+
+
+def test_categorical_entropy_is_torchs() -> None:
+    ours = categorical(0)
+    assert_close(ours.entropy(), distributions.Categorical(logits=ours.logits).entropy())
+
+
+def test_categorical_kl_is_torchs() -> None:
+    p, q = categorical(0), categorical(1)
+    reference = [distributions.Categorical(logits=d.logits) for d in (p, q)]
+    assert_close(p.kl(q), distributions.kl_divergence(*reference))
+    assert not torch.allclose(p.kl(q), q.kl(p))
+
+
+def test_categorical_mode_is_the_likeliest_action() -> None:
+    ours = categorical(0)
+    every = torch.stack([ours.log_prob(torch.full((B,), a)) for a in range(A)])
+    assert_close(ours.mode(), every.argmax(0))
+
+
+def test_categorical_samples_come_with_their_probabilities() -> None:
+    ours = Categorical(torch.tensor([0.7, 0.2, 0.1]).log()[None] + 3.0)  # logits need not be normalised
+    noise = Categorical.noise((SAMPLES,), 3, torch.Generator().manual_seed(0))
+    frequencies = ours.sample(noise).bincount(minlength=3) / SAMPLES
+    assert_close(frequencies, torch.tensor([0.7, 0.2, 0.1]), rtol=0, atol=0.005)
+
+
+def test_categorical_noise_is_finite_and_gumbel() -> None:
+    noise = Categorical.noise((SAMPLES,), 1, torch.Generator().manual_seed(0))
+    assert noise.isfinite().all()
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)  # Euler's constant
+    assert noise.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", [DiagonalGaussian, Categorical])
+def test_noise_is_the_generators(kind: type[DiagonalGaussian] | type[Categorical]) -> None:
+    first, again, other = (kind.noise((4, 2), A, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert first.shape == (4, 2, A)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical])
+def test_the_kl_of_a_distribution_with_itself_is_zero(make: object) -> None:
+    assert_close(make(0).kl(make(0)), torch.zeros(B, dtype=torch.float64), rtol=0, atol=1e-14)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical])
+def test_an_indexed_distribution_is_that_of_those_rows(make: object) -> None:
+    whole, index = make(0), torch.tensor([5, 1])  # type: ignore[operator]
+    assert_close(whole[index].entropy(), whole.entropy()[index])
+
+
+def test_a_detached_distribution_has_no_graph() -> None:
+    leaf = torch.zeros(B, A, requires_grad=True)
+    assert not DiagonalGaussian(leaf, leaf).detach().entropy().requires_grad
+    assert not Categorical(leaf).detach().entropy().requires_grad

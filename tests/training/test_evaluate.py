@@ -1,0 +1,54 @@
+"""Deterministic evaluation: whole episodes, one an environment."""
+
+import numpy as np
+import pytest
+import torch
+
+from ratpg.rl.envs import make_vec
+from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.training.evaluate import evaluate
+
+
+def policy_for(env_id: str, backend: str) -> ActorCritic:
+    envs = make_vec(env_id, 1, seed=0, backend=backend)
+    envs.close()
+    torch.manual_seed(0)
+    return ActorCritic(PolicySpec.from_spaces(envs.observation_space, envs.action_space, hidden=(8,)))
+
+
+def evaluate_toy(env_id: str = "ToyTerminating-v0", episodes: int = 3) -> object:
+    return evaluate(policy_for(env_id, "gymnasium"), env_id, episodes=episodes, seed=0, backend="gymnasium")
+
+
+@pytest.mark.parametrize("env_id", ["ToyTerminating-v0", "ToyTruncating-v0"])
+def test_the_return_of_a_known_episode_is_the_sum_of_its_rewards(env_id: str) -> None:
+    result = evaluate_toy(env_id)
+    assert result.returns == [6.0, 6.0, 6.0]
+    assert (result.mean, result.std) == (6.0, 0.0)
+
+
+@pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
+def test_returns_are_those_of_first_episodes_played_one_by_one(backend: str) -> None:
+    policy = policy_for("CartPole-v1", backend)
+    result = evaluate(policy, "CartPole-v1", episodes=4, seed=5, backend=backend)
+    envs = make_vec("CartPole-v1", 4, seed=5, backend=backend)
+    returns: list[float | None] = [None] * 4
+    rewards = []
+    while None in returns:
+        reward, terminated, truncated = envs.step(policy.act(envs.observation))
+        rewards.append(reward)
+        for n in np.flatnonzero(terminated | truncated):
+            returns[n] = float(np.sum(rewards, 0)[n]) if returns[n] is None else returns[n]
+    envs.close()
+    assert len(set(returns)) > 1  # episodes of different lengths, so that a second one would show
+    assert result.returns == returns
+    assert result.mean == pytest.approx(np.mean(returns))
+    assert result.std == pytest.approx(np.std(returns))
+
+
+def test_evaluation_does_not_change_the_policy() -> None:
+    policy = policy_for("CartPole-v1", "gymnasium")
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    evaluate(policy, "CartPole-v1", episodes=2, seed=0, backend="gymnasium")
+    for name, value in policy.state_dict().items():
+        assert torch.equal(value, before[name]), name

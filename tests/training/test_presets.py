@@ -1,0 +1,64 @@
+"""The two presets are what the design says they are."""
+
+import pytest
+import torch
+
+from ratpg.algorithms import CONFIGS, RATConfig
+from ratpg.algorithms.checks import BadConfig
+from ratpg.rl.normalize import RewardNormalizer
+from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.training.config import TrainConfig
+from ratpg.training.presets import PRESETS, preset
+
+
+def run_of(name: str) -> TrainConfig[RATConfig]:
+    return TrainConfig(env="Hopper-v4", **preset("rat", name))
+
+
+def test_the_paper_preset_is_the_authors_protocol() -> None:
+    run = run_of("paper")
+    assert (run.num_envs, run.num_steps, run.gamma, run.gae_lambda) == (32, 256, 0.999, 0.95)
+    assert (run.hidden, run.activation, run.initial_log_std) == ((256, 256), "relu", 0.0)
+    assert (run.action_bounds, run.normalize_rewards) == ("tanh", False)
+    rat = run.algorithm
+    assert (rat.epochs, rat.minibatches) == (4, 8)
+    assert run.num_envs * run.num_steps // rat.minibatches == 1024
+    assert (rat.damping, rat.step_size, rat.max_step_norm) == (0.1, 0.05, 0.5)
+    assert (rat.step_size_bounds, rat.kl_band, rat.ratio_bounds) == ((1e-4, 0.05), (0.004, 0.016), (0.1, 10.0))
+    assert (rat.critic_epochs, rat.critic_minibatches) == (4, 8)
+    assert (rat.critic_learning_rate, rat.critic_max_grad_norm) == (1e-3, 5.0)
+
+
+def test_the_default_preset_is_the_defaults_of_the_configs() -> None:
+    run = run_of("default")
+    assert run.algorithm == RATConfig()
+    assert run == TrainConfig(env="Hopper-v4", algorithm=RATConfig())
+    assert (run.num_envs * run.num_steps) // run.algorithm.minibatches == 1024
+    assert run.algorithm.max_step_norm is None
+    assert (run.action_bounds, run.normalize_rewards) == ("clip", True)
+
+
+def test_both_presets_clip_observations_at_5_and_scaled_rewards_at_10_and_share_popart() -> None:
+    spec = PolicySpec((3,), (2,), 0, 0, (), ())
+    assert spec.popart_beta == ActorCritic(spec).value_head.beta == 0.99999
+    never = torch.zeros(2000, 1, dtype=torch.bool)
+    assert ActorCritic(spec).normalize(torch.full((1, 3), 1e3)).tolist() == [[5.0, 5.0, 5.0]]
+    rewards = torch.zeros(2000, 1)
+    rewards[-1] = 1e3
+    assert RewardNormalizer(1, 0.99)(rewards, never, ~never).max().item() == 10.0
+
+
+@pytest.mark.parametrize("algo", CONFIGS)
+def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
+    assert "default" in PRESETS[algo]
+    for name in PRESETS[algo]:
+        run = TrainConfig(env="Hopper-v4", **preset(algo, name))
+        assert (run.algo, run.preset) == (algo, name)
+        assert isinstance(run.algorithm, CONFIGS[algo])
+
+
+def test_an_unknown_algorithm_or_preset_is_refused_with_those_there_are() -> None:
+    with pytest.raises(BadConfig, match="algo must be one of rat.*'rot'"):
+        preset("rot", "default")
+    with pytest.raises(BadConfig, match="default, paper.*'papers'"):
+        preset("rat", "papers")
