@@ -16,7 +16,7 @@ STEPS = 1_000_000
 DEFAULT = [
     Run("rat-default", env, seed, STEPS)
     for seed in range(3)
-    for env in ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4")
+    for env in ("Ant-v4", "Walker2d-v4", "HalfCheetah-v4", "Hopper-v4")
 ]
 PAPER = [Run("rat-paper", env, 0, STEPS, ("--preset", "paper")) for env in ("Hopper-v4", "HalfCheetah-v4")]
 
