@@ -29,7 +29,7 @@ def training(env: str, threads: int, directory: Path) -> Callable[[], int]:
     trainer = Trainer(config)
 
     def iterate() -> int:
-        trainer._iterate()
+        trainer.iterate()
         return config.num_envs * config.num_steps
 
     return iterate

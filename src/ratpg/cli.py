@@ -9,22 +9,26 @@ import io
 import itertools
 import json
 import operator
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
 
+from ratpg import __version__
 from ratpg.algorithms import CONFIGS
+from ratpg.natgrad import CaptureError
+from ratpg.rl.envs import Backend
 from ratpg.training.config import TrainConfig
 from ratpg.training.evaluate import evaluate
 from ratpg.training.logging import ProgressDisplay
-from ratpg.training.plots import plot_runs
 from ratpg.training.presets import PRESETS, preset
 from ratpg.training.trainer import Trainer, load_policy
 
@@ -51,6 +55,12 @@ class ResumeArguments:
     """Folder of the run."""
     total_timesteps: int | None = None
     """Train on until this many steps instead of the run's own."""
+    backend: Backend | None = None
+    """Another simulator than the run's own."""
+    device: str | None = None
+    """Another torch device than the run's own."""
+    threads: int | None = None
+    """Another number of threads than the run's own."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class EvalArguments:
     """How many."""
     seed: int = 1000
     """Seed of the environments."""
+    backend: Backend | None = None
+    """Another simulator than the run's own."""
     summary: bool = False
     """Print one line for people instead of JSON."""
 
@@ -78,9 +90,12 @@ class PlotArguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"train": _train, "resume": _resume, "eval": _eval, "plot": _plot}
+    if arguments[:1] == ["--version"]:
+        print(f"ratpg {__version__}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else BAD_INPUT
@@ -92,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT if exit.code else 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, OSError) as error:
-        return _fail(str(error))
+    except (ValueError, OSError, CaptureError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
+        if os.environ.get("RATPG_DEBUG"):
+            raise
+        return _fail(" ".join(str(error).split()))
 
 
 def _parse(kind: Any, command: str, arguments: list[str], **options: Any) -> Any:
@@ -135,18 +152,21 @@ def _train(arguments: list[str]) -> int:
         description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
         default=TrainConfig(env=tyro.MISSING, **defaults),
     )
-    return _run(Trainer.start(config))
+    with _stop_signal() as should_stop:
+        return _run(Trainer.start(config), should_stop)
 
 
 def _resume(arguments: list[str]) -> int:
     options = _parse(ResumeArguments, "resume", arguments)
-    trainer, exact = Trainer.resume(options.run_dir, options.total_timesteps)
-    if trainer.timesteps >= trainer.config.total_timesteps:
-        print(f"{options.run_dir} is complete at {trainer.timesteps} steps: go on with --total-timesteps N")
-        return 0
-    how = "exactly where it was" if exact else "with fresh episodes (this simulator cannot save its state)"
-    print(f"resuming {options.run_dir} at {trainer.timesteps} steps, {how}")
-    return _run(trainer)
+    changes = {name: value for name, value in vars(options).items() if name != "run_dir" and value is not None}
+    with _stop_signal() as should_stop:
+        trainer, exact = Trainer.resume(options.run_dir, **changes)
+        if trainer.timesteps >= trainer.config.total_timesteps:
+            print(f"{options.run_dir} is complete at {trainer.timesteps} steps: go on with --total-timesteps N")
+            return 0
+        how = "exactly where it was" if exact else "with fresh episodes (the simulators' states were not saved)"
+        print(f"resuming {options.run_dir} at {trainer.timesteps} steps, {how}")
+        return _run(trainer, should_stop)
 
 
 def _eval(arguments: list[str]) -> int:
@@ -159,7 +179,7 @@ def _eval(arguments: list[str]) -> int:
         config.env,
         episodes=options.episodes,
         seed=options.seed,
-        backend=config.backend,
+        backend=options.backend or config.backend,
         threads=config.threads,
     )
     if options.summary:
@@ -173,6 +193,8 @@ def _eval(arguments: list[str]) -> int:
 
 
 def _plot(arguments: list[str]) -> int:
+    from ratpg.training.plots import plot_runs  # slow to import, and of no use to the other commands
+
     options = _parse(PlotArguments, "plot", arguments)
     if not options.run_dirs:
         raise ValueError("name at least one run folder")
@@ -181,15 +203,16 @@ def _plot(arguments: list[str]) -> int:
     return 0
 
 
-def _run(trainer: Trainer) -> int:
+def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
     config, directory = trainer.config, trainer.config.directory
     console = Console()
-    console.print(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}", soft_wrap=True)
-    with (
-        _stop_signal() as should_stop,
-        ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display,
-    ):
-        complete = trainer.run(on_row=display.show, should_stop=should_stop)
+    print(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}")
+    try:
+        with ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display:
+            complete = trainer.run(on_row=display.show, should_stop=should_stop)
+    except KeyboardInterrupt:
+        print(f"stopped at once; continue from the last checkpoint with: ratpg resume {directory}")
+        raise
     if not complete:
         print(f"interrupted at {trainer.timesteps} steps; continue with: ratpg resume {directory}")
         return INTERRUPTED

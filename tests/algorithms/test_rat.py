@@ -33,7 +33,7 @@ def make_batch(policy: ActorCritic, seed: int = 1) -> Batch:
     actions = distribution.sample(policy.draw_noise((ROWS,), generator).double())
     advantages, values = torch.randn(2, ROWS, generator=generator, dtype=torch.float64)
     log_prob = distribution.log_prob(actions)
-    return Batch(observations, actions, distribution, log_prob, values, 3 * advantages + 1, values + advantages)
+    return Batch(observations, actions, distribution, log_prob, 3 * advantages + 1, values + advantages)
 
 
 def config(**changes: object) -> RATConfig:

@@ -50,7 +50,6 @@ def test_observations_are_normalized_and_the_policy_is_evaluated_on_them() -> No
     assert_close(batch.observations, policy.normalize(rollout.observations[:-1][rollout.valid]))
     expected = policy.actor(batch.observations).log_prob(batch.actions)
     assert_close(batch.log_prob, expected.detach())
-    assert_close(batch.values, policy.value(batch.observations).detach())
 
 
 def test_advantages_are_of_the_rewards_given_and_the_true_values() -> None:
@@ -67,7 +66,7 @@ def test_nothing_in_a_batch_has_a_graph() -> None:
     rollout = make_rollout()
     batch = make_batch(make_policy(), rollout, rollout.rewards, 0.9, 0.8)
     tensors = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    assert len(tensors) == 6
+    assert len(tensors) == 5
     assert not any(t.requires_grad for t in [*tensors, batch.distribution.entropy()])
 
 
@@ -76,7 +75,7 @@ def numbered(count: int) -> Batch:
     rows = torch.arange(float(count))
     policy = make_policy()
     distribution = policy.actor(torch.zeros(count, D)).detach()
-    return Batch(rows[:, None], rows[:, None], distribution, rows, rows, rows, rows)
+    return Batch(rows[:, None], rows[:, None], distribution, rows, rows, rows)
 
 
 @pytest.mark.parametrize("rows, count", [(32, 4), (33, 4), (31, 4), (7, 1)])

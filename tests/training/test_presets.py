@@ -40,7 +40,7 @@ def test_the_default_preset_is_the_defaults_of_the_configs() -> None:
 
 def test_both_presets_clip_observations_at_5_and_scaled_rewards_at_10_and_share_popart() -> None:
     spec = PolicySpec((3,), (2,), 0, 0, (), ())
-    assert spec.popart_beta == ActorCritic(spec).value_head.beta == 0.99999
+    assert ActorCritic(spec).value_head.beta == 0.99999
     never = torch.zeros(2000, 1, dtype=torch.bool)
     assert ActorCritic(spec).normalize(torch.full((1, 3), 1e3)).tolist() == [[5.0, 5.0, 5.0]]
     rewards = torch.zeros(2000, 1)

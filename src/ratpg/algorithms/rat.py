@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import fit_critic
-from ratpg.natgrad import AdvantageTransform
+from ratpg.natgrad import AdvantageTransform, Step
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
@@ -36,6 +36,9 @@ class RATConfig:
     """Passes over each rollout by the actor."""
     minibatches: int = 2
     """Mini-batches in each of these passes."""
+    entropy_coefficient: float = 0.0
+    """Weight of the policy's entropy: this much of the negative log-probability is added to the normalised
+    advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
     critic_learning_rate: float = 1e-3
@@ -51,6 +54,7 @@ class RATConfig:
         require("damping", self.damping, at_least=0)
         require("step_size", self.step_size, above=0)
         require("max_step_norm", self.max_step_norm, above=0)
+        require("entropy_coefficient", self.entropy_coefficient, at_least=0)
         require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
@@ -60,6 +64,8 @@ class RATConfig:
             low, high = getattr(self, name)
             require(name, low, above=0)
             require(name, high, at_least=low)
+        least, greatest = self.step_size_bounds
+        require("step_size", self.step_size, at_least=least, at_most=greatest)
 
 
 class RAT:
@@ -84,11 +90,13 @@ class RAT:
         """One rollout's worth of improvement; returns what happened, for the log."""
         config = self.config
         direction: dict[str, Tensor] | None = None
-        norms = []
+        norms, fallbacks = [], 0
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                direction, norm = self._actor_step(minibatch, direction)
+                step, norm = self._actor_step(minibatch, direction)
+                direction = step.direction
                 norms.append(norm)
+                fallbacks += step.solution.method != "cholesky"
         value_loss = fit_critic(
             self.policy,
             batch,
@@ -109,15 +117,19 @@ class RAT:
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
             "value_loss": value_loss,
+            "solver_fallbacks": fallbacks,
         }
 
-    def _actor_step(self, batch: Batch, previous: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], Tensor]:
+    def _actor_step(self, batch: Batch, previous: dict[str, Tensor] | None) -> tuple[Step, Tensor]:
         config = self.config
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
         advantages = batch.advantages - batch.advantages.mean()
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        # The entropy's gradient is that of the surrogate with −log π for the advantage (centred, as any baseline may).
+        surprise = log_prob.detach().mean() - log_prob.detach()
+        advantages = advantages + config.entropy_coefficient * surprise
 
         step = self.transform(log_prob, advantages, ratio, previous=previous, decay=config.kaczmarz_decay)
 
@@ -128,7 +140,7 @@ class RAT:
         with torch.no_grad():
             for name, g in step.direction.items():
                 self.transform.parameters[name].add_(g * size)
-        return step.direction, norm
+        return step, norm
 
     def state_dict(self) -> dict[str, Any]:
         return {"critic_optimizer": self.critic_optimizer.state_dict(), "step_size": self.step_size.value}

@@ -94,9 +94,9 @@ class Recorder:
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
-        self._refuse_foreign_leaves(log_prob)
+        operations = self._operations(log_prob)
         calls, free = self._gradients(log_prob)
-        structure = self._structure(calls, free, len(log_prob))
+        structure = (operations, *self._structure(calls, free, len(log_prob)))
         known = self._batched.get(structure)
         factors, covered = self._fast_factors(calls, free, len(log_prob), known or frozenset())
         if known is None:
@@ -246,8 +246,13 @@ class Recorder:
                     "of this forward pass is not that of the next: call .eval() on it or set its rate to 0"
                 )
 
-    def _refuse_foreign_leaves(self, log_prob: Tensor) -> None:
-        """A trainable tensor that ``log_prob`` depends on and nobody handed over would be skipped silently."""
+    def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
+        """The operations of the recorded graph in the order of a walk; two passes with the same may share a check.
+
+        Raises:
+            CaptureError: where a trainable tensor is found that nobody handed over, and would be skipped silently.
+        """
+        operations: list[str] = []
         stack: list[Node | None] = [log_prob.grad_fn]
         seen: set[Node] = set()
         while stack:
@@ -255,6 +260,7 @@ class Recorder:
             if node is None or node in seen:
                 continue
             seen.add(node)
+            operations.append(node.name())
             leaf = getattr(node, "variable", None)
             if leaf is not None and id(leaf) not in self._name_of:
                 raise CaptureError(
@@ -263,6 +269,7 @@ class Recorder:
                     "AdvantageTransform([actor, log_std]), or freeze it"
                 )
             stack.extend(next_node for next_node, _ in node.next_functions)
+        return tuple(operations)
 
 
 def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor]:

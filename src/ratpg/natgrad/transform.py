@@ -129,7 +129,7 @@ class AdvantageTransform:
             raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
         if not bool((w > 0).all()):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
-        with torch.enable_grad():
+        with torch.enable_grad(), _full_precision():
             factors = self._recorder.factors(log_prob)
         self._recorded = factors, y
 
@@ -148,13 +148,13 @@ class AdvantageTransform:
             direction: dict[str, Tensor] = {}
             for factor in factors:
                 direction.update(factor.rmatvec(root * z))
-        if previous is not None and decay > 0:
-            direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
-        if solution.method == "cholesky":
-            # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
-            along = target - self.damping * z + root * along_previous
-        else:
-            along = root * sum((factor.matvec(direction) for factor in factors), torch.zeros_like(y))
+            if previous is not None and decay > 0:
+                direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
+            if solution.method == "cholesky":
+                # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
+                along = target - self.damping * z + root * along_previous
+            else:
+                along = root * sum((factor.matvec(direction) for factor in factors), torch.zeros_like(y))
         return Step(
             advantage=z / root,
             direction={name: direction[name] for name in self.parameters},
@@ -185,12 +185,18 @@ def _named(
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """TF32 and autocast off: ``K`` and the solve need all of float32's digits."""
-    matmul = torch.backends.cuda.matmul
-    allowed = matmul.allow_tf32
-    matmul.allow_tf32 = False
+    """TF32, its like on CPUs, and autocast off: ``K`` and the solve need all of float32's digits."""
+    backends = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    # `allow_tf32` is how PyTorch before 2.9 says it; asking for it there where the newer way was used is an error.
+    attribute, off = ("fp32_precision", "ieee") if hasattr(backends[0], "fp32_precision") else ("allow_tf32", False)
+    before = [getattr(backend, attribute, None) for backend in backends]
     try:
+        for backend, value in zip(backends, before, strict=True):
+            if value is not None:
+                setattr(backend, attribute, off)
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
-        matmul.allow_tf32 = allowed
+        for backend, value in zip(backends, before, strict=True):
+            if value is not None:
+                setattr(backend, attribute, value)

@@ -21,7 +21,6 @@ class Batch:
         actions: ``[M]`` or ``[M, A]``.
         distribution: the behaviour policy's, detached.
         log_prob: of the actions under it, ``[M]``.
-        values: the critic's, in the units of (scaled) returns, ``[M]``.
         advantages: GAE, ``[M]``.
         returns: λ-returns, ``[M]``.
     """
@@ -30,7 +29,6 @@ class Batch:
     actions: Tensor
     distribution: Distribution
     log_prob: Tensor
-    values: Tensor
     advantages: Tensor
     returns: Tensor
 
@@ -43,7 +41,6 @@ class Batch:
             self.actions[index],
             self.distribution[index],
             self.log_prob[index],
-            self.values[index],
             self.advantages[index],
             self.returns[index],
         )
@@ -77,7 +74,6 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
         actions=actions,
         distribution=distribution,
         log_prob=distribution.log_prob(actions),
-        values=values[:-1][valid],
         advantages=advantages[valid],
         returns=(advantages + values[:-1])[valid],
     )

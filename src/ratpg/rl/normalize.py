@@ -1,5 +1,6 @@
 """Running statistics: observations, discounted returns, and PopArt's value targets. All are module buffers."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,12 +87,15 @@ class RewardNormalizer(nn.Module):
 
     def forward(self, rewards: Tensor, done: Tensor, valid: Tensor) -> Tensor:
         """Updates the statistics with a rollout and scales it; all arguments are ``[T, N]``."""
-        history = torch.empty_like(rewards, dtype=torch.float64)
-        for t, reward in enumerate(rewards.to(torch.float64)):
-            self.returns.mul_(self.gamma).add_(reward)
-            history[t] = self.returns
-            self.returns.masked_fill_(done[t], 0.0)
-        self.moments.update(history[valid])
+        # In NumPy, which does a loop of small vectors at a fifth of torch's cost.
+        running, history = self.returns.cpu().numpy().copy(), rewards.cpu().numpy().astype(np.float64)
+        for discounted, ended in zip(history, done.cpu().numpy(), strict=True):
+            running *= self.gamma
+            running += discounted
+            discounted[:] = running
+            running[ended] = 0.0
+        self.returns.copy_(torch.from_numpy(running))
+        self.moments.update(torch.from_numpy(history).to(rewards.device)[valid])
         return (rewards / (self.moments.variance + 1e-8).sqrt().float()).clamp_(-self.limit, self.limit)
 
 

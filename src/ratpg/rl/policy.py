@@ -33,7 +33,6 @@ class PolicySpec:
         hidden: widths of the hidden layers of actor and critic, which are separate networks.
         activation: ``"relu"`` or ``"tanh"``.
         initial_log_std: of every continuous action.
-        popart_beta: decay of PopArt's statistics.
     """
 
     observation_shape: tuple[int, ...]
@@ -46,7 +45,6 @@ class PolicySpec:
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "relu"
     initial_log_std: float = 0.0
-    popart_beta: float = 0.99999
 
     @staticmethod
     def from_spaces(observation_space: gym.Space, action_space: gym.Space, **options: Any) -> "PolicySpec":
@@ -121,7 +119,7 @@ class ActorCritic(nn.Module):
             self.actor = CategoricalActor(body, d_body, spec.num_actions)
         else:
             self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
-        self.value_head = PopArtHead(d_body, spec.popart_beta)
+        self.value_head = PopArtHead(d_body)
         self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self.register_buffer("low", low, persistent=False)

@@ -52,7 +52,7 @@ def save(directory: Path, state: dict[str, Any]) -> None:
         os.close(handle)
 
 
-def load(directory: Path, device: str = "cpu") -> dict[str, Any]:
+def load(directory: Path) -> dict[str, Any]:
     """Reads ``checkpoint.pt`` with ``weights_only=True``.
 
     Raises:
@@ -62,7 +62,7 @@ def load(directory: Path, device: str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise BadCheckpoint(f"no checkpoint in {directory}: is it the folder of a run?")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except Exception as error:
         spare = directory / PREVIOUS

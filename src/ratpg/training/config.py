@@ -17,6 +17,11 @@ from ratpg.rl.policy import ActionBounds
 C = TypeVar("C")
 
 
+def _available_cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class TrainConfig(Generic[C]):
     """One training run."""
@@ -41,7 +46,7 @@ class TrainConfig(Generic[C]):
     """Environments stepped side by side."""
     num_steps: int = 256
     """Steps of each environment in a rollout."""
-    threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = dataclasses.field(default_factory=lambda: min(_available_cores(), 8))
     """Threads for the simulator and for the update."""
     device: str = "cpu"
     """Torch device of the networks."""

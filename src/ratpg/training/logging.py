@@ -1,12 +1,14 @@
 """What a run writes while it goes: ``metrics.csv``, TensorBoard events, and a live line on the terminal."""
 
+import contextlib
 import csv
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+
+from ratpg.training.events import EventWriter
 
 METRICS = "metrics.csv"
 PLAIN_INTERVAL = 10.0
@@ -32,7 +34,7 @@ class MetricsWriter:
         self._columns = kept[0] if kept else []
         self._file = self._path.open("a", newline="")
         self._writer = csv.writer(self._file)
-        self._events = SummaryWriter(str(directory), purge_step=keep_until + 1 if keep_until else None)
+        self._events = EventWriter(directory, purge_step=keep_until + 1 if keep_until else None)
 
     def write(self, row: dict[str, float]) -> None:
         if not self._columns:
@@ -40,12 +42,11 @@ class MetricsWriter:
             self._writer.writerow(self._columns)
         self._writer.writerow([row[name] for name in self._columns])
         self._file.flush()
-        for name, value in row.items():
-            if name != "timesteps":
-                self._events.add_scalar(name, value, int(row["timesteps"]))
+        self._events.write(row)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was reported by the write
+            self._file.close()
         self._events.close()
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from ratpg.training.logging import METRICS, MetricsWriter
 CONFIG = "config.json"
 
 
+class TrainingDiverged(ValueError):
+    """An update gave parameters or losses that are not finite."""
+
+
 class Trainer:
     """Trains one policy in one run folder.
 
@@ -36,10 +42,9 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, env_seed: int | None = None):
-        self.config = config
         try:
-            torch.zeros((), device=config.device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros((), device=config.device, dtype=torch.float64).cpu()  # statistics are float64
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
             raise BadConfig(f"device '{config.device}' cannot be used: {str(error).splitlines()[0]}") from error
         self.envs: VecEnv = make_vec(
             config.env,
@@ -48,6 +53,7 @@ class Trainer:
             backend=config.backend,
             num_threads=config.threads,
         )
+        self.config = config = dataclasses.replace(config, backend=self.envs.backend)
         spec = PolicySpec.from_spaces(
             self.envs.observation_space,
             self.envs.action_space,
@@ -85,12 +91,16 @@ class Trainer:
         trainer = Trainer(config)
         directory.mkdir(parents=True, exist_ok=True)
         trainer.save()  # so that a run killed in its first minute resumes too
-        (directory / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        trainer._write_config()
         return trainer
 
     @staticmethod
-    def resume(directory: Path, total_timesteps: int | None = None) -> tuple["Trainer", bool]:
+    def resume(directory: Path, **changes: Any) -> tuple["Trainer", bool]:
         """Continues a run from its checkpoint.
+
+        Args:
+            directory: the run's folder.
+            changes: fields of the config that shall be different from now on.
 
         Returns:
             The trainer, and whether the environments continue exactly where they were (Gymnasium) or start fresh
@@ -100,13 +110,15 @@ class Trainer:
             BadCheckpoint: where there is no readable checkpoint.
         """
         state = checkpoint.load(directory)
-        config = TrainConfig.from_dict(json.loads(state["config"]))
-        config = dataclasses.replace(
-            config, run_dir=directory, total_timesteps=total_timesteps or config.total_timesteps
-        )
+        with _whole(directory):
+            config = dataclasses.replace(_config(state), run_dir=directory, **changes)
+            timesteps = state["timesteps"]
         # Where the environments start anew, they should not replay the episodes that the run began with.
-        trainer = Trainer(config, env_seed=config.seed + state["timesteps"])
-        return trainer, trainer._load_state_dict(state)
+        trainer = Trainer(config, env_seed=config.seed + timesteps)
+        with _whole(directory):
+            exact = trainer._load_state_dict(state)
+        trainer._write_config()
+        return trainer, exact
 
     def run(
         self,
@@ -121,18 +133,26 @@ class Trainer:
 
         Returns:
             Whether the run is complete.
+
+        Raises:
+            NonFiniteExperience: from the simulator; what was learnt before is saved.
+            TrainingDiverged: where an update gave something that is not finite; the last checkpoint stays.
+            OSError: where the disk is full; what fits is saved.
         """
         writer = MetricsWriter(self.config.directory, keep_until=self.timesteps)
         saved = time.monotonic()
         try:
             while self.timesteps < self.config.total_timesteps:
-                before = self._sampling_state()
                 try:
-                    row = self._iterate()
-                except NonFiniteExperience:
-                    self.save(before)  # all that was learnt, and the state from which the bad rollout was sampled
+                    row = self.iterate()
+                except NonFiniteExperience as error:
+                    self.save(with_envs=False)  # their state leads to the same fault again
+                    raise NonFiniteExperience(f"{error} that began at {self.timesteps} timesteps") from error
+                try:
+                    writer.write(row)
+                except OSError:
+                    self.save()
                     raise
-                writer.write(row)
                 on_row(row)
                 if should_stop():
                     break
@@ -145,7 +165,8 @@ class Trainer:
             self.envs.close()
         return self.timesteps >= self.config.total_timesteps
 
-    def _iterate(self) -> dict[str, float]:
+    def iterate(self) -> dict[str, float]:
+        """One rollout and one update; returns the row of metrics."""
         start = time.perf_counter()
         # Acting for a few environments is tiny work, and idle torch threads would spin beside the simulator's.
         torch.set_num_threads(1)
@@ -153,6 +174,12 @@ class Trainer:
         torch.set_num_threads(self.config.threads)
         self.episodes.update(rollout)
         metrics = self.algorithm.update(self._batch(rollout))
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingDiverged(
+                f"training diverged after {self.timesteps} timesteps ({', '.join(broken)} not finite); the last good "
+                "checkpoint is kept: try smaller steps or more damping"
+            )
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.normalizer.update(rollout.observations[:-1].flatten(2)[rollout.valid])
         steps = self.config.num_envs * self.config.num_steps
@@ -175,12 +202,14 @@ class Trainer:
             rewards = self.reward_normalizer(rewards, rollout.done, rollout.valid)
         return make_batch(self.policy, rollout, rewards, self.config.gamma, self.config.gae_lambda)
 
-    def _sampling_state(self) -> dict[str, Any]:
-        """What `collect` changes."""
-        return {"generator": self.generator.get_state(), "envs": self.envs.state_dict()}
+    def _write_config(self) -> None:
+        path = self.config.directory / CONFIG
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        temporary.replace(path)
 
-    def save(self, sampling_state: dict[str, Any] | None = None) -> None:
-        """Writes a checkpoint of everything the run needs to continue."""
+    def save(self, with_envs: bool = True) -> None:
+        """Writes a checkpoint of everything the run needs to continue, with or without the environments' states."""
         checkpoint.save(
             self.config.directory,
             {
@@ -192,7 +221,9 @@ class Trainer:
                 "episodes": self.episodes.state_dict(),
                 "timesteps": self.timesteps,
                 "wall_time": self.wall_time,
-                **(sampling_state or self._sampling_state()),
+                "generator": self.generator.get_state(),
+                "backend": self.envs.backend,
+                "envs": self.envs.state_dict() if with_envs else None,
             },
         )
 
@@ -202,10 +233,10 @@ class Trainer:
         if self.reward_normalizer is not None:
             self.reward_normalizer.load_state_dict(state["reward_normalizer"])
         self.episodes.load_state_dict(state["episodes"])
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"])
         self.timesteps = state["timesteps"]
         self.wall_time = state["wall_time"]
-        if state["envs"] is not None:
+        if state["envs"] is not None and state["backend"] == self.envs.backend:
             self.envs.load_state_dict(state["envs"])
             return True
         self.episodes.forget_unfinished()
@@ -221,6 +252,21 @@ def load_policy(directory: Path) -> tuple[ActorCritic, TrainConfig]:
         BadCheckpoint: where there is no readable checkpoint.
     """
     state = checkpoint.load(directory)
-    policy = ActorCritic(PolicySpec.from_dict(state["spec"]))
-    policy.load_state_dict(state["policy"])
-    return policy, TrainConfig.from_dict(json.loads(state["config"]))
+    with _whole(directory):
+        policy = ActorCritic(PolicySpec.from_dict(state["spec"]))
+        policy.load_state_dict(state["policy"])
+        return policy, _config(state)
+
+
+def _config(state: dict[str, Any]) -> TrainConfig:
+    return TrainConfig.from_dict(json.loads(state["config"]))
+
+
+@contextmanager
+def _whole(directory: Path) -> Iterator[None]:
+    """Reports a checkpoint that lacks something, or has something else, as one of another version."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError) as error:
+        message = str(error).splitlines()[0]
+        raise checkpoint.BadCheckpoint(f"the checkpoint in {directory} is of another version: {message}") from error

@@ -1,9 +1,10 @@
 """EnvPool's compiled simulators (Weng et al. 2022, arXiv 2206.10558): fast, but their state cannot be saved."""
 
+import gymnasium as gym
 import numpy as np
 import torch
 
-from ratpg.rl.envs.vec_env import VecEnv
+from ratpg.rl.envs.vec_env import Backend, UnsupportedSpace, VecEnv
 
 try:
     import envpool
@@ -19,6 +20,8 @@ def known_ids() -> list[str]:
 class EnvPoolEnv(VecEnv):
     """A synchronous EnvPool, whose results do not depend on its number of threads."""
 
+    backend: Backend = "envpool"
+
     def __init__(self, env_id: str, num_envs: int, seed: int, num_threads: int):
         options = {}
         if env_id in ("Humanoid-v4", "HumanoidStandup-v4"):
@@ -29,6 +32,8 @@ class EnvPoolEnv(VecEnv):
         self.env_id, self.num_envs = env_id, num_envs
         self.observation_space = self._pool.observation_space
         self.action_space = self._pool.action_space
+        if not isinstance(self.observation_space, gym.spaces.Box):
+            raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
         observation, _ = self._pool.reset()
         self.observation = torch.from_numpy(observation).float()
         self.done = np.zeros(num_envs, dtype=bool)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ratpg.rl.envs.env_state import restore, snapshot
-from ratpg.rl.envs.vec_env import UnsupportedSpace, VecEnv
+from ratpg.rl.envs.vec_env import Backend, UnsupportedSpace, VecEnv
 
 
 def known_ids() -> list[str]:
@@ -30,6 +30,8 @@ def is_known(env_id: str) -> bool:
 
 class GymnasiumEnv(VecEnv):
     """Copies stepped one after another, so that a run is reproducible to the bit."""
+
+    backend: Backend = "gymnasium"
 
     def __init__(self, env_id: str, num_envs: int, seed: int):
         self._venv = gym.vector.SyncVectorEnv(

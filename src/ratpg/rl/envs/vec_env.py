@@ -1,6 +1,7 @@
 """What a vector environment is to the rest of the library, and how one is made."""
 
 import difflib
+import importlib.util
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal
@@ -29,10 +30,12 @@ class VecEnv(ABC):
     transition is no experience, and `ratpg.rl.rollout` masks it.
 
     Attributes:
+        backend: what steps them, "envpool" or "gymnasium".
         observation: the current raw observations, float32 ``[N, *shape]``.
         done: whether the last step ended environment i's episode, bool ``[N]``.
     """
 
+    backend: Backend
     env_id: str
     num_envs: int
     observation_space: gym.Space
@@ -90,7 +93,10 @@ def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: 
     if backend in ("auto", "envpool"):
         known += envpool.known_ids()
         if env_id in known:
-            return envpool.EnvPoolEnv(env_id, num_envs, seed, num_threads)
+            try:
+                return envpool.EnvPoolEnv(env_id, num_envs, seed, num_threads)
+            except (ImportError, RuntimeError) as error:  # a system library it needs is missing, say
+                raise UnknownEnvironment(f"environment '{env_id}' cannot be made by EnvPool: {error}") from error
         if backend == "envpool" and not known:
             raise UnknownEnvironment("EnvPool is not installed on this machine: use --backend gymnasium")
     if backend in ("auto", "gymnasium"):
@@ -100,6 +106,9 @@ def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: 
                 return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
+    module = env_id.rpartition(":")[0]
+    if module and importlib.util.find_spec(module) is None:
+        raise UnknownEnvironment(f"unknown environment '{env_id}': there is no module '{module}' to import")
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
     raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")
