@@ -6,6 +6,7 @@ and machines. Every experiment reads its figures from these tables.
 """
 
 import csv
+import hashlib
 import json
 import platform
 import subprocess
@@ -13,13 +14,15 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from ratpg.cli import parse_train
 from ratpg.training.logging import read_metrics
 
 ROOT = Path("runs/evidence")
@@ -50,9 +53,16 @@ class Run:
         flags = f"--env {self.env} --seed {self.seed} --total-timesteps {self.steps} --threads 1"
         return " ".join(["ratpg train", flags, *self.arguments, f"--run-dir {self.directory}"])
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all values that can change the result, so that a figure made with other defaults is not taken for it."""
+        config = parse_train(self.command.split()[2:]).to_dict()
+        values = {name: value for name, value in config.items() if name not in ("run_dir", "checkpoint_interval")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
     def owns(self, row: Row) -> bool:
         """Whether a row of a table is this run's."""
-        return (row["name"], row["env"], row["seed"]) == (self.name, self.env, str(self.seed))
+        return row["config"] == self.fingerprint
 
 
 def run_all(runs: Iterable[Run], parallel: int) -> None:
@@ -60,32 +70,51 @@ def run_all(runs: Iterable[Run], parallel: int) -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
     recorded = _read(RUNS)
     missing = [run for run in runs if not any(run.owns(row) for row in recorded)]
+    failed = []
     with ThreadPoolExecutor(parallel) as pool:
+        trainings = {pool.submit(_train, run): run for run in missing}
         # Recording is left to this thread, so that the tables have one writer.
-        for run, complete in zip(missing, pool.map(_train, missing), strict=True):
-            if complete:
+        for training in as_completed(trainings):
+            run = trainings[training]
+            if training.result():
                 _record(run)
+            else:
+                failed.append(str(run.directory))
+    if failed:
+        sys.exit(f"these runs failed, see the .log beside each: {', '.join(failed)}")
 
 
 def _train(run: Run) -> bool:
     directory = run.directory
     if not _is_complete(run):
+        _set_aside_if_other(run)
         command = run.command
         if (directory / "checkpoint.pt").exists():
             command = f"ratpg resume {directory}"
-        elif directory.exists():  # cut off before its first checkpoint: nothing to keep
-            directory.rename(directory.with_name(f"{directory.name}.cut-off-{int(time.time())}"))
-        origin = directory.with_suffix(".json")
-        if not origin.exists():
-            origin.write_text(json.dumps(provenance(run.command)))
-        with directory.with_suffix(".log").open("a") as log:
+        with _beside(directory, "commits").open("a") as commits:
+            commits.write(f"{_commit()}\n")
+        with _beside(directory, "log").open("a") as log:
             arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
             code = subprocess.run(arguments, stdout=log, stderr=log).returncode
         print(f"exit {code}: {command}", flush=True)
     return _is_complete(run)
 
 
+def _set_aside_if_other(run: Run) -> None:
+    """Moves a folder of this name out of the way where it holds a run with other settings, or one without a start."""
+    marker = _beside(run.directory, "config")
+    resumable = (run.directory / "checkpoint.pt").exists()
+    if run.directory.exists() and not (resumable and marker.exists() and marker.read_text() == run.fingerprint):
+        for path in (run.directory, *(_beside(run.directory, suffix) for suffix in ("config", "commits", "log"))):
+            if path.exists():
+                path.rename(path.with_name(f"{int(time.time())}-{path.name}"))
+    marker.write_text(run.fingerprint)
+
+
 def _is_complete(run: Run) -> bool:
+    marker = _beside(run.directory, "config")
+    if not marker.exists() or marker.read_text() != run.fingerprint:
+        return False
     try:
         metrics = read_metrics(run.directory)
     except FileNotFoundError:
@@ -93,22 +122,30 @@ def _is_complete(run: Run) -> bool:
     return bool(metrics) and metrics["timesteps"][-1] >= run.steps
 
 
-def provenance(command: str) -> Row:
-    """Where a figure comes from: command, commit and versions."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    versions = " ".join(f"{name}={version(name)}" for name in PACKAGES)
-    return {"command": command, "commit": commit, "versions": f"python={platform.python_version()} {versions}"}
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(f"{directory.name}.{suffix}")
+
+
+def _commit() -> str:
+    arguments = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _record(run: Run) -> None:
     metrics = read_metrics(run.directory)
-    names = {name: str(value) for name, value in asdict(run).items() if name in ("name", "env", "seed")}
+    names = {"config": run.fingerprint, "name": run.name, "env": run.env, "seed": str(run.seed)}
     summary = {
         "steps": str(int(metrics["timesteps"][-1])),
         "return": f"{metrics['episode_return_mean'][-1]:.1f}",
         "seconds": f"{metrics['wall_time'][-1]:.0f}",
     }
-    origin = json.loads(run.directory.with_suffix(".json").read_text())
+    commits = dict.fromkeys(_beside(run.directory, "commits").read_text().split())
+    versions = " ".join(f"{name}={version(name)}" for name in PACKAGES)
+    origin = {
+        "command": run.command,
+        "commit": " ".join(commits),  # of the start and of every resume
+        "versions": f"python={platform.python_version()} {versions}",
+    }
     _append(RUNS, [names | summary | origin])
     _append(CURVES, [names | point for point in _thinned(metrics)])
 

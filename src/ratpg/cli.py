@@ -135,6 +135,16 @@ def _fail(message: str) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    with _stop_signal() as should_stop:
+        return _run(Trainer.start(parse_train(arguments)), should_stop)
+
+
+def parse_train(arguments: list[str]) -> TrainConfig:
+    """The run that ``ratpg train`` makes of these arguments.
+
+    Raises:
+        BadArguments, BadConfig: in one line what is wrong with them.
+    """
     # Which defaults there are, and which hyperparameters, depends on these two flags; tyro then reads all.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--algo", default="rat")
@@ -145,15 +155,13 @@ def _train(arguments: list[str]) -> int:
         raise BadArguments(f"{error} (see ratpg train --help)") from None
     defaults = preset(chosen.algo, chosen.preset)
     generic: Any = TrainConfig
-    config = _parse(
+    return _parse(
         generic[CONFIGS[chosen.algo]],
         "train",
         arguments,
         description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
         default=TrainConfig(env=tyro.MISSING, **defaults),
     )
-    with _stop_signal() as should_stop:
-        return _run(Trainer.start(config), should_stop)
 
 
 def _resume(arguments: list[str]) -> int:
