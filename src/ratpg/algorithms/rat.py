@@ -36,7 +36,7 @@ class RATConfig:
     """Passes over each rollout by the actor."""
     minibatches: int = 2
     """Mini-batches in each of these passes."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = 0.01
     """Weight of the policy's entropy: this much of the negative log-probability is added to the normalised
     advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)

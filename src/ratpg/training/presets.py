@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], RATConfig]]] = {
                 step_size_bounds=(1e-4, 0.05),
                 kl_band=(0.004, 0.016),
                 max_step_norm=0.5,
+                entropy_coefficient=0.0,
                 epochs=4,
                 minibatches=8,
                 critic_epochs=4,
