@@ -53,6 +53,7 @@ def naive_update(actor: nn.Module, batch: Batch, config: RATConfig, generator: t
             weights = (log_prob.detach() - batch.log_prob[index]).exp().clamp(*config.ratio_bounds)
             y = batch.advantages[index] - batch.advantages[index].mean()
             y = y / (y.square().mean().sqrt() + 1e-8)
+            y = y - config.entropy_coefficient * (log_prob - log_prob.mean()).detach()
             g = dense.kaczmarz_step(scores, y, weights, config.damping, g, config.kaczmarz_decay)
             size = min(config.step_size, (config.max_step_norm or math.inf) / g.norm().item())
             vector = nn.utils.parameters_to_vector(parameters).detach()
@@ -64,11 +65,20 @@ def naive_update(actor: nn.Module, batch: Batch, config: RATConfig, generator: t
 @pytest.mark.parametrize("spec", [GAUSSIAN, DISCRETE], ids=["gaussian", "categorical"])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("max_step_norm", [None, 0.2])
-@pytest.mark.parametrize("ratio_bounds", [(0.1, 10.0), (0.95, 1.05)])
+@pytest.mark.parametrize(("ratio_bounds", "entropy_coefficient"), [((0.1, 10.0), 0.3), ((0.95, 1.05), 0.0)])
 def test_an_update_equals_the_naive_one(
-    spec: PolicySpec, decay: float, max_step_norm: float | None, ratio_bounds: tuple[float, float]
+    spec: PolicySpec,
+    decay: float,
+    max_step_norm: float | None,
+    ratio_bounds: tuple[float, float],
+    entropy_coefficient: float,
 ) -> None:
-    settings = config(kaczmarz_decay=decay, max_step_norm=max_step_norm, ratio_bounds=ratio_bounds)
+    settings = config(
+        kaczmarz_decay=decay,
+        max_step_norm=max_step_norm,
+        ratio_bounds=ratio_bounds,
+        entropy_coefficient=entropy_coefficient,
+    )
     policy, naive = make_policy(spec), make_policy(spec)
     batch = make_batch(policy)
     before = nn.utils.parameters_to_vector(policy.actor.parameters()).detach()
@@ -84,6 +94,15 @@ def test_an_update_equals_the_naive_one(
     kl = batch.distribution.kl(naive.actor(batch.observations).detach()).mean().item()
     assert metrics["kl"] == pytest.approx(kl, rel=1e-6)
     assert metrics["learning_rate"] == settings.step_size
+
+
+def test_with_no_advantages_the_entropy_alone_is_raised() -> None:
+    policy = make_policy(GAUSSIAN)
+    batch = make_batch(policy)
+    flat = Batch(**vars(batch) | {"advantages": torch.zeros_like(batch.advantages)})
+    before = batch.distribution.entropy().mean()
+    metrics = RAT(policy, config(entropy_coefficient=0.5), torch.Generator().manual_seed(7)).update(flat)
+    assert metrics["entropy"] > before + 0.05
 
 
 def test_the_cases_above_reach_every_clamp() -> None:

@@ -13,7 +13,7 @@ COUNTS = ["epochs", "minibatches", "critic_epochs", "critic_minibatches"]
 RANGES = ["step_size_bounds", "kl_band", "ratio_bounds"]
 
 BAD = (
-    [("damping", value) for value in (-0.1, math.nan, math.inf)]
+    [(name, value) for name in ("damping", "entropy_coefficient") for value in (-0.1, math.nan, math.inf)]
     + [("kaczmarz_decay", value) for value in (-0.1, 1.1, math.nan)]
     + [(name, value) for name in POSITIVE for value in (0.0, -1.0, math.nan, math.inf)]
     + [(name, value) for name in COUNTS for value in (0, -1)]
@@ -25,6 +25,7 @@ BAD = (
 )
 GOOD = [
     ("damping", 0.0),
+    ("entropy_coefficient", 0.0),
     ("kaczmarz_decay", 0.0),
     ("kaczmarz_decay", 1.0),
     ("max_step_norm", None),

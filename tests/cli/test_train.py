@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cli.command import Command
+from ratpg import __version__
 from ratpg.algorithms import RATConfig
 from ratpg.training import checkpoint
 from ratpg.training.logging import ProgressDisplay
@@ -158,3 +159,8 @@ def test_help_and_no_command_at_all_show_the_commands(ratpg: Command) -> None:
     for name in ("train", "resume", "eval", "plot"):
         assert name in asked.out
         assert ratpg(name, "--help").code == 0
+
+
+def test_the_version_is_told(ratpg: Command) -> None:
+    result = ratpg("--version")
+    assert (result.code, result.out.strip()) == (0, f"ratpg {__version__}")

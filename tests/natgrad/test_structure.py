@@ -101,3 +101,26 @@ def test_weight_that_comes_to_be_used_outside_its_module() -> None:
     # A structure is its recorded calls: this one has a call more, so it is looked at again.
     tied = Case(actor, (), lambda: case.compute(actor[0](obs).tanh() @ actor[0].weight, action))
     assert _gram_error(transform, tied) <= 1e-10
+
+
+def test_another_use_of_a_weight_after_the_plain_one() -> None:
+    layer = nn.Linear(4, 3).double()
+    data = torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(layer)
+    plain = Case(layer, (data,), lambda x: layer(x).square().sum(1))
+    twice = Case(layer, (data,), lambda x: (layer(x) @ layer.weight).square().sum(1))
+    for case in (plain, twice, plain):
+        assert _gram_error(transform, case, *case.data) <= 1e-10
+
+
+def test_samples_that_depend_on_each_other_after_samples_that_do_not() -> None:
+    layer = nn.Linear(4, 3).double()
+    data = torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(layer)
+
+    def centred(x: Tensor) -> Tensor:
+        output = layer(x)
+        return (output - output.mean(0)).square().sum(1)
+
+    for compute in (lambda x: layer(x).square().sum(1), centred):
+        assert _gram_error(transform, Case(layer, (data,), compute), data) <= 1e-10

@@ -1,0 +1,45 @@
+"""The transform works in full precision and leaves the user's settings as they were."""
+
+import pytest
+import torch
+
+from ratpg.natgrad import transform as module
+
+from .cases import CASES
+from .oracle import solve
+
+needs_new_settings = pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this PyTorch has allow_tf32 only"
+)
+
+
+@needs_new_settings
+@pytest.mark.parametrize("chosen", ["tf32", "ieee"])
+def test_the_settings_of_matrix_products_are_restored(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = torch.backends.cuda.matmul
+    before, seen = backend.fp32_precision, []
+    gram = module.gram
+
+    def spy(*arguments):
+        seen.append(backend.fp32_precision)
+        return gram(*arguments)
+
+    monkeypatch.setattr(module, "gram", spy)
+    try:
+        backend.fp32_precision = chosen
+        solve(next(iter(CASES)), 0.1)
+        assert backend.fp32_precision == chosen
+    finally:
+        backend.fp32_precision = before
+    assert seen == ["ieee"]
+
+
+def test_under_autocast_the_step_is_that_without() -> None:
+    name = next(iter(CASES))
+    _, _, plain = solve(name, 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=True):
+        assert torch.is_autocast_enabled("cpu")
+        _, _, step = solve(name, 0.1)
+        assert torch.is_autocast_enabled("cpu")
+    for parameter, g in plain.direction.items():
+        torch.testing.assert_close(step.direction[parameter], g, rtol=0.05, atol=0.05 * float(g.abs().max()))

@@ -1,0 +1,17 @@
+"""TensorBoard reads what was written, also after a resume."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ratpg.training.trainer import Trainer
+from short_runs import ROLLOUT, short_config, train
+
+
+def test_every_column_is_a_scalar_at_its_timesteps(tmp_path: Path) -> None:
+    train(short_config("CartPole-v1", tmp_path / "run", rollouts=2))
+    resumed, _ = Trainer.resume(tmp_path / "run", total_timesteps=3 * ROLLOUT)
+    resumed.run()
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert {"kl", "entropy", "episode_return_mean", "sps"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("kl")] == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]

@@ -1,0 +1,75 @@
+"""What a run keeps when something goes wrong in the middle of it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ratpg.rl.rollout import NonFiniteExperience
+from ratpg.training import checkpoint
+from ratpg.training.logging import MetricsWriter, read_metrics
+from ratpg.training.trainer import Trainer, TrainingDiverged
+from short_runs import ROLLOUT, short_config, train
+
+
+def test_when_training_diverges_the_last_good_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", checkpoint_interval=0.0))
+    update = trainer.algorithm.update
+
+    def diverge_in_the_third(batch):
+        metrics = update(batch)
+        return metrics | {"kl": math.nan} if trainer.timesteps == 2 * ROLLOUT else metrics
+
+    monkeypatch.setattr(trainer.algorithm, "update", diverge_in_the_third)
+    with pytest.raises(TrainingDiverged, match=rf"{2 * ROLLOUT} timesteps \(kl not finite\)"):
+        trainer.run()
+    assert checkpoint.load(tmp_path / "run")["timesteps"] == 2 * ROLLOUT
+
+
+def test_after_a_fault_of_the_simulator_the_run_resumes_with_fresh_episodes(tmp_path: Path) -> None:
+    """With the environments' states it would run into the same fault again."""
+    trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", rollouts=3))
+    step = trainer.envs.step
+
+    def fail_in_the_second(actions):
+        reward, terminated, truncated = step(actions)
+        return (reward * math.nan, terminated, truncated) if trainer.timesteps else (reward, terminated, truncated)
+
+    trainer.envs.step = fail_in_the_second  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteExperience, match=f"began at {ROLLOUT} timesteps"):
+        trainer.run()
+    resumed, exact = Trainer.resume(tmp_path / "run")
+    assert (resumed.timesteps, exact) == (ROLLOUT, False)
+    assert resumed.run()
+
+
+def test_on_a_full_disk_the_checkpoint_is_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = MetricsWriter.write
+
+    def full_in_the_third(self, row):
+        if row["timesteps"] == 3 * ROLLOUT:
+            raise OSError(28, "No space left on device")
+        write(self, row)
+
+    monkeypatch.setattr(MetricsWriter, "write", full_in_the_third)
+    with pytest.raises(OSError, match="No space left"):
+        train(short_config("CartPole-v1", tmp_path / "run"))
+    assert checkpoint.load(tmp_path / "run")["timesteps"] == 3 * ROLLOUT
+    assert read_metrics(tmp_path / "run")["timesteps"][-1] == 2 * ROLLOUT
+
+
+def test_a_run_moves_to_another_backend_with_fresh_episodes(tmp_path: Path) -> None:
+    train(short_config("CartPole-v1", tmp_path / "run", rollouts=2))
+    for backend in ("envpool", "gymnasium"):
+        moved, exact = Trainer.resume(tmp_path / "run", backend=backend)
+        assert (moved.envs.backend, exact) == (backend, backend == "gymnasium")
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_a_reason(tmp_path: Path) -> None:
+    train(short_config("CartPole-v1", tmp_path / "run", rollouts=1))
+    state = checkpoint.load(tmp_path / "run")
+    state["config"] = state["config"].replace('"damping"', '"dampening"')
+    del state["version"]
+    checkpoint.save(tmp_path / "run", state)
+    with pytest.raises(checkpoint.BadCheckpoint, match=r"another version.*dampening"):
+        Trainer.resume(tmp_path / "run")
