@@ -16,8 +16,8 @@ def test_when_training_diverges_the_last_good_checkpoint_stays(tmp_path: Path, m
     trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", checkpoint_interval=0.0))
     update = trainer.algorithm.update
 
-    def diverge_in_the_third(batch):
-        metrics = update(batch)
+    def diverge_in_the_third(batch, remaining):
+        metrics = update(batch, remaining)
         return metrics | {"kl": math.nan} if trainer.timesteps == 2 * ROLLOUT else metrics
 
     monkeypatch.setattr(trainer.algorithm, "update", diverge_in_the_third)

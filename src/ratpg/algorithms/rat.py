@@ -37,8 +37,8 @@ class RATConfig:
     minibatches: int = 2
     """Mini-batches in each of these passes."""
     entropy_coefficient: float = 0.01
-    """Weight of the policy's entropy: this much of the negative log-probability is added to the normalised
-    advantages."""
+    """First weight of the policy's entropy, falling linearly to 0 at the end of the run: this much of the negative
+    log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
     critic_learning_rate: float = 1e-3
@@ -86,14 +86,23 @@ class RAT:
         self.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), lr=config.critic_learning_rate, fused=True)
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """One rollout's worth of improvement; returns what happened, for the log."""
+    def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
+        """One rollout's worth of improvement.
+
+        Args:
+            batch: the rollout.
+            remaining: share of the run that is still to come, from 1 to 0.
+
+        Returns:
+            What happened, for the log.
+        """
         config = self.config
+        entropy_coefficient = config.entropy_coefficient * remaining
         direction: dict[str, Tensor] | None = None
         norms, fallbacks = [], 0
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                step, norm = self._actor_step(minibatch, direction)
+                step, norm = self._actor_step(minibatch, direction, entropy_coefficient)
                 direction = step.direction
                 norms.append(norm)
                 fallbacks += step.solution.method != "cholesky"
@@ -120,7 +129,9 @@ class RAT:
             "solver_fallbacks": fallbacks,
         }
 
-    def _actor_step(self, batch: Batch, previous: dict[str, Tensor] | None) -> tuple[Step, Tensor]:
+    def _actor_step(
+        self, batch: Batch, previous: dict[str, Tensor] | None, entropy_coefficient: float
+    ) -> tuple[Step, Tensor]:
         config = self.config
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
@@ -129,7 +140,7 @@ class RAT:
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
         # The entropy's gradient is that of the surrogate with −log π for the advantage (centred, as any baseline may).
         surprise = log_prob.detach().mean() - log_prob.detach()
-        advantages = advantages + config.entropy_coefficient * surprise
+        advantages = advantages + entropy_coefficient * surprise
 
         step = self.transform(log_prob, advantages, ratio, previous=previous, decay=config.kaczmarz_decay)
 

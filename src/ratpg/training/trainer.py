@@ -173,7 +173,8 @@ class Trainer:
         rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator)
         torch.set_num_threads(self.config.threads)
         self.episodes.update(rollout)
-        metrics = self.algorithm.update(self._batch(rollout))
+        remaining = max(0.0, 1 - self.timesteps / self.config.total_timesteps)
+        metrics = self.algorithm.update(self._batch(rollout), remaining)
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(
