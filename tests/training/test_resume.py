@@ -121,8 +121,9 @@ def test_where_the_state_cannot_be_saved_the_run_goes_on_with_fresh_episodes(
 
 
 def test_a_complete_run_can_be_made_longer(tmp_path: Path) -> None:
-    whole = train(short_config("CartPole-v1", tmp_path / "whole", ROLLOUTS))
-    train(short_config("CartPole-v1", tmp_path / "parts", 3))
+    fixed = {"entropy_coefficient": 0.0}  # what falls towards the end of a run depends on where that is
+    whole = train(short_config("CartPole-v1", tmp_path / "whole", ROLLOUTS, algorithm=fixed))
+    train(short_config("CartPole-v1", tmp_path / "parts", 3, algorithm=fixed))
     resumed, _ = Trainer.resume(tmp_path / "parts", total_timesteps=ROLLOUTS * ROLLOUT)
     assert resumed.run()
     assert_same_run(resumed, whole)
