@@ -34,7 +34,15 @@ def test_every_make_target_shown_exists() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_tables_shown_are_those_of_the_results() -> None:
-    for folder in ("mujoco", "kaczmarz_decay"):
-        table = (ROOT / "results" / folder / "table.md").read_text().strip()
-        assert table in README, folder
+def test_every_table_of_the_results_is_shown_where_it_is_described() -> None:
+    tables = list((ROOT / "results").glob("*/table.md"))
+    assert tables
+    for path in tables:
+        beside = path.with_name("README.md")
+        text = README + (beside.read_text() if beside.exists() else "")
+        assert path.read_text().strip() in text, path
+
+
+def test_the_files_linked_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
