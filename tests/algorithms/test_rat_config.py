@@ -51,4 +51,4 @@ def test_every_hyperparameter_is_checked() -> None:
 
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        RATConfig().damping = 1.0  # type: ignore[misc]
+        RATConfig().damping = 1.0

@@ -35,7 +35,7 @@ def test_after_a_fault_of_the_simulator_the_run_resumes_with_fresh_episodes(tmp_
         reward, terminated, truncated = step(actions)
         return (reward * math.nan, terminated, truncated) if trainer.timesteps else (reward, terminated, truncated)
 
-    trainer.envs.step = fail_in_the_second  # type: ignore[method-assign]
+    trainer.envs.step = fail_in_the_second
     with pytest.raises(NonFiniteExperience, match=f"began at {ROLLOUT} timesteps"):
         trainer.run()
     resumed, exact = Trainer.resume(tmp_path / "run")
