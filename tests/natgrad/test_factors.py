@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ratpg.natgrad import factors as module
 from ratpg.natgrad.factors import DenseFactor, OuterFactor, TokenFactor, gram
+from ratpg.natgrad.workspace import Workspace
 
 from .cases import CASES
 from .oracle import flat, problem, record, relative_error, unflat
@@ -77,7 +78,7 @@ def test_token_factor_takes_the_cheaper_way(
     monkeypatch.setattr(TokenFactor, "_add_contraction", lambda self, gram: calls.append("contraction"))
     monkeypatch.setattr(TokenFactor, "_row_slices", lambda self: calls.append("rows") or iter(()))
     factor = _token_factor(12, tokens, d, d, bias=None)
-    factor.add_gram(torch.zeros(12, 12, dtype=torch.float64))
+    factor.add_gram(torch.zeros(12, 12, dtype=torch.float64), Workspace())
     assert calls == (["contraction"] if contracted else ["rows"])
 
 

@@ -18,13 +18,13 @@ needs_new_settings = pytest.mark.skipif(
 def test_the_settings_of_matrix_products_are_restored(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = torch.backends.cuda.matmul
     before, seen = backend.fp32_precision, []
-    gram = module.gram
+    gram = module.lower_gram
 
     def spy(*arguments):
         seen.append(backend.fp32_precision)
         return gram(*arguments)
 
-    monkeypatch.setattr(module, "gram", spy)
+    monkeypatch.setattr(module, "lower_gram", spy)
     try:
         backend.fp32_precision = chosen
         solve(next(iter(CASES)), 0.1)

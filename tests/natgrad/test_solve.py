@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
-from ratpg.natgrad.solve import BLOCK, cholesky_, solve_spd
+from ratpg.natgrad.solve import BLOCK, cholesky, solve_spd
+from ratpg.natgrad.workspace import Workspace
 
 from .oracle import relative_error
 
@@ -27,22 +29,27 @@ SIZES = [1, 5, BLOCK, BLOCK + 1, 128, 129, 300, 512]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_blocked_factor_is_lapacks_and_the_upper_triangle_stays(size: int) -> None:
+def test_blocked_factor_is_lapacks(size: int) -> None:
     matrix = _spd(size)
-    work = matrix.clone()
-    assert int(cholesky_(work)) == 0
-    assert relative_error(work.tril(), torch.linalg.cholesky(matrix)) <= 1e-12
-    assert torch.equal(work.triu(1), matrix.triu(1))
+    factor, exists = cholesky(matrix, Workspace())
+    assert bool(exists)
+    assert relative_error(factor.tril(), torch.linalg.cholesky(matrix)) <= 1e-12
 
 
 @pytest.mark.parametrize("bad", [0, 130, 299])
-def test_a_failed_factorisation_says_so_and_the_upper_triangle_stays(bad: int) -> None:
-    # Whichever block the negative pivot is in; the fallbacks rebuild the matrix from its upper triangle.
+def test_a_failed_factorisation_says_so(bad: int) -> None:
     matrix = _spd(300)
     matrix[bad, bad] = -1.0
-    work = matrix.clone()
-    assert int(cholesky_(work)) > 0
-    assert torch.equal(work.triu(1), matrix.triu(1))
+    assert not bool(cholesky(matrix, Workspace())[1])  # whichever block the negative pivot is in
+
+
+@pytest.mark.parametrize("rank", [None, 20, 0])
+def test_only_the_lower_triangle_is_read_and_nothing_is_overwritten(rank: int | None) -> None:
+    matrix = _spd(200, rank) if rank != 0 else torch.zeros(200, 200, dtype=torch.float64)
+    lower = matrix.tril() + torch.full_like(matrix, math.nan).triu(1)
+    before = lower.clone()
+    assert_close(solve_spd(lower, _vector(200)).x, solve_spd(matrix, _vector(200)).x, rtol=0, atol=0)
+    assert_close(lower, before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("columns", [None, 1, 3])

@@ -18,6 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.workspace import Workspace
+
 PANEL = 256
 """``K`` is symmetric: it is computed in block columns this wide, from the diagonal down."""
 GRAM_CHUNK_BYTES = 64 * 2**20
@@ -32,8 +34,8 @@ class Factor(Protocol):
         """Names of the parameters this factor covers."""
         ...
 
-    def add_gram(self, gram: Tensor) -> None:
-        """Adds this factor's share to the panels of ``gram [B, B]`` from the diagonal down."""
+    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
+        """Adds this factor's share to the lower triangle of ``gram [B, B]``; above it anything may stand."""
         ...
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor: ...
@@ -45,17 +47,21 @@ class Factor(Protocol):
         ...
 
 
+def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) -> Tensor:
+    """``K = HHᵀ [B, B]`` summed over factors, of which only the lower triangle is meant to be read.
+
+    Its dtype, device and ``B`` are those of ``like [B]``; its memory is the workspace's.
+    """
+    total = workspace.take("gram", (len(like), len(like)), like).zero_()
+    for factor in factors:
+        factor.add_gram(total, workspace)
+    return total
+
+
 def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
     """``K = HHᵀ [B, B]``, summed over factors; dtype, device and ``B`` are those of ``like [B]``."""
-    total = like.new_zeros(len(like), len(like))
-    for factor in factors:
-        factor.add_gram(total)
-    for start, stop in _panels(len(like)):
-        total[start:stop, stop:] = total[stop:, start:stop].T
-        # Within the panel only the lower triangle is promised.
-        corner = total[start:stop, start:stop]
-        corner.copy_(corner.tril() + corner.tril(-1).T)
-    return total
+    lower = lower_gram(factors, like, Workspace())
+    return lower.tril() + lower.tril(-1).T
 
 
 def _panels(size: int) -> Iterator[tuple[int, int]]:
@@ -89,15 +95,18 @@ class OuterFactor:
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         if self.weight is None:
             return _add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
+        if self.bias is not None:
+            a = torch.cat([a, a.new_ones(len(a), 1)], 1)  # a bias is the weight of a constant input
+        inner, outer = workspace.take("panels", (2, len(a), min(PANEL, len(a))), a)
         for start, stop in _panels(len(d)):
-            inner = a[start:] @ a[start:stop].T
-            if self.bias is not None:
-                inner += 1.0
-            gram[start:, start:stop].addcmul_(inner, d[start:] @ d[start:stop].T)
+            left, right = inner[start:, : stop - start], outer[start:, : stop - start]
+            torch.mm(a[start:], a[start:stop].T, out=left)
+            torch.mm(d[start:], d[start:stop].T, out=right)
+            gram[start:, start:stop].addcmul_(left, right)
 
     def squared_norms(self) -> Tensor:
         scale = self.inputs.square().sum(1) if self.weight is not None else 0.0
@@ -142,7 +151,7 @@ class TokenFactor:
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         samples, tokens, d_in = self.inputs.shape
         d_out = self.gradients.shape[2]
         if self.weight is not None:
@@ -217,7 +226,7 @@ class DenseFactor:
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         _add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.workspace import Workspace
+
 BLOCK = 64
 """Block size of the blocked Cholesky factorisation; smaller systems go to LAPACK whole."""
 
@@ -29,12 +31,13 @@ class Solution:
     jitter: float = 0.0
 
 
-def solve_spd(matrix: Tensor, rhs: Tensor) -> Solution:
-    """Solves ``M x = b`` for symmetric positive semi-definite ``M``, overwriting ``M``.
+def solve_spd(matrix: Tensor, rhs: Tensor, workspace: Workspace | None = None) -> Solution:
+    """Solves ``M x = b`` for symmetric positive semi-definite ``M``.
 
     Args:
-        matrix: ``M [n, n]``, symmetric; both triangles are read, and its contents are lost.
+        matrix: ``M [n, n]``, of which the lower triangle is read.
         rhs: ``b [n]`` or ``[n, k]``.
+        workspace: gives the memory of the factor.
 
     Raises:
         ValueError: where the input is not finite or the shapes do not fit.
@@ -42,23 +45,26 @@ def solve_spd(matrix: Tensor, rhs: Tensor) -> Solution:
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
     if not square or rhs.ndim not in (1, 2) or rhs.shape[0] != matrix.shape[0]:
         raise ValueError(f"expected [n, n] and [n] or [n, k], got {list(matrix.shape)} and {list(rhs.shape)}")
-    diagonal = matrix.diagonal().clone()
+    diagonal = matrix.diagonal()
     # A positive semi-definite matrix is bounded by its diagonal, so a finite diagonal and a successful
     # factorisation imply a finite matrix; anything else is looked at in full below.
     if not (diagonal.isfinite().all() and rhs.isfinite().all()):
         raise ValueError("the system is not finite: look for NaN or infinity in log-probabilities or advantages")
-    if _factorise(matrix):
-        return Solution(_back_substitute(matrix, rhs), "cholesky")
+    smallest_pivot = _smallest_pivot(diagonal)
+    workspace = workspace or Workspace()
+    factor = _factorise(matrix, smallest_pivot, workspace)
+    if factor is not None:
+        return Solution(_back_substitute(factor, rhs), "cholesky")
 
-    _restore(matrix, diagonal)
+    matrix = matrix.tril() + matrix.tril(-1).T
     if not matrix.isfinite().all():
         raise ValueError("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
-    jitter = 10 * _smallest_pivot(diagonal)
-    matrix.diagonal().add_(jitter)
-    if jitter > 0 and _factorise(matrix):
-        return Solution(_back_substitute(matrix, rhs), "jitter", jitter)
+    jitter = 10 * smallest_pivot
+    if jitter > 0:
+        factor = _factorise(matrix + jitter * torch.eye(len(matrix)).to(matrix), smallest_pivot, workspace)
+        if factor is not None:
+            return Solution(_back_substitute(factor, rhs), "jitter", jitter)
 
-    _restore(matrix, diagonal)
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     cutoff = eigenvalues[-1].clamp(min=0) * len(matrix) * torch.finfo(matrix.dtype).eps
     inverse = torch.where(eigenvalues > cutoff, 1 / eigenvalues, 0.0)
@@ -66,34 +72,34 @@ def solve_spd(matrix: Tensor, rhs: Tensor) -> Solution:
     return Solution((vectors @ (inverse[:, None] * (vectors.T @ columns))).view_as(rhs), "eigh")
 
 
-def cholesky_(matrix: Tensor) -> Tensor:
-    """Cholesky factor ``L`` in the lower triangle of ``matrix``, in place; the strict upper triangle stays.
+def cholesky(matrix: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """Cholesky factor ``L`` of the lower triangle of ``matrix``, and whether it exists (a bool scalar).
 
     Left-looking by block columns, so that nearly all of the work is matrix products over the lower triangle
-    only: a third of LAPACK's time at n = 1024 on two cores.  Returns LAPACK's ``info`` (0 on success).
+    only: less than LAPACK's time at n = 1024 on two cores. The strict upper triangle of ``L`` is undefined.
     """
-    info = torch.zeros((), dtype=torch.int32, device=matrix.device)
-    for start in range(0, len(matrix), BLOCK):
-        stop = min(start + BLOCK, len(matrix))
-        panel, done = matrix[start:, start:stop], matrix[start:, :start]
-        upper = matrix[start:stop, start:stop].triu(1)
+    size = len(matrix)
+    factor = workspace.take("cholesky", (size, size), matrix)
+    identity = torch.eye(BLOCK, dtype=matrix.dtype, device=matrix.device)
+    infos = []
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        panel, done = matrix[start:, start:stop], factor[start:, :start]
         if start:
-            panel.addmm_(done, done[: stop - start].T, alpha=-1)
-        lower, block_info = torch.linalg.cholesky_ex(panel[: stop - start])
-        info = torch.maximum(info, block_info)
-        if stop < len(matrix):
-            identity = torch.eye(stop - start, dtype=matrix.dtype, device=matrix.device)
-            inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
-            panel[stop - start :] = panel[stop - start :] @ inverse.T
-        panel[: stop - start] = lower + upper
-    return info
+            panel = torch.addmm(panel, done, done[: stop - start].T, alpha=-1)
+        corner, info = torch.linalg.cholesky_ex(panel[: stop - start])
+        infos.append(info)
+        factor[start:stop, start:stop] = corner
+        if stop < size:
+            inverse = torch.linalg.solve_triangular(corner, identity, upper=False)
+            torch.mm(panel[stop - start :], inverse.T, out=factor[stop:, start:stop])
+    return factor, (torch.stack(infos) == 0).all()
 
 
-def _factorise(matrix: Tensor) -> bool:
-    """Factorises in place; False where the matrix is not positive definite to working precision."""
-    threshold = _smallest_pivot(matrix.diagonal())
-    info = cholesky_(matrix)
-    return bool((info == 0) & (matrix.diagonal().min().square() > threshold))
+def _factorise(matrix: Tensor, smallest_pivot: float, workspace: Workspace) -> Tensor | None:
+    """The Cholesky factor, or None where the matrix is not positive definite to working precision."""
+    factor, exists = cholesky(matrix, workspace)
+    return factor if bool(exists & (factor.diagonal().min().square() > smallest_pivot)) else None
 
 
 def _smallest_pivot(diagonal: Tensor) -> float:
@@ -106,10 +112,3 @@ def _back_substitute(factor: Tensor, rhs: Tensor) -> Tensor:
     # Two triangular solves read the factor as it lies; `cholesky_solve` would first transpose a copy of it.
     half = torch.linalg.solve_triangular(factor, columns, upper=False)
     return torch.linalg.solve_triangular(factor.mT, half, upper=True).view_as(rhs)
-
-
-def _restore(matrix: Tensor, diagonal: Tensor) -> None:
-    """Undoes `cholesky_`, which leaves the strict upper triangle as it was."""
-    upper = matrix.triu(1)
-    matrix.copy_(upper + upper.T)
-    matrix.diagonal().copy_(diagonal)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ratpg.natgrad.capture import CaptureError, Recorder
-from ratpg.natgrad.factors import Factor, gram
+from ratpg.natgrad.factors import Factor, gram, lower_gram
 from ratpg.natgrad.solve import Solution, solve_spd
+from ratpg.natgrad.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class AdvantageTransform:
         self.parameters = parameters
         self._recorder = Recorder(modules, parameters)
         self._recorded: tuple[list[Factor], Tensor] | None = None
+        self._workspace = Workspace()
 
     def record(self) -> AbstractContextManager[None]:
         """Context in which the forward pass that makes ``log_prob`` runs; any code that calls the modules will do."""
@@ -139,10 +141,10 @@ class AdvantageTransform:
             if previous is not None and decay > 0:
                 for factor in factors:
                     along_previous.add_(factor.matvec(previous), alpha=decay)
-            system = gram(factors, y).mul_(root).mul_(root[:, None])
+            system = lower_gram(factors, y, self._workspace).mul_(root).mul_(root[:, None])
             system.diagonal().add_(self.damping)
             target = root * (y - along_previous)
-            solution = solve_spd(system, target)
+            solution = solve_spd(system, target, self._workspace)
             z = solution.x
 
             direction: dict[str, Tensor] = {}
