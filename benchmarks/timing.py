@@ -25,6 +25,11 @@ def interleaved(tasks: Sequence[Callable[[], object]], repeats: int) -> list[flo
     return [statistics.median(collected) for collected in seconds]
 
 
+def rate(task: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    return task() / (time.perf_counter() - start)
+
+
 def peak_memory_of(task: Callable[[], object]) -> int:
     """Bytes by which a task raises this process's peak resident memory; for a process that did little before."""
     before = _peak_memory()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ratpg.rl.envs import UnknownEnvironment, VecEnv, make_vec
+from ratpg.rl.envs import UnknownEnvironment, VecEnv, envpool, make_vec
 from ratpg.rl.envs.envpool import EnvPoolEnv
 from ratpg.rl.envs.gymnasium import GymnasiumEnv
 
@@ -120,6 +120,26 @@ def test_envpools_results_do_not_depend_on_its_number_of_threads(env_id: str) ->
         envs.close()
     assert torch.equal(trajectories[0][0], trajectories[1][0])
     np.testing.assert_array_equal(trajectories[0][1], trajectories[1][1])
+
+
+def test_envpools_results_do_not_depend_on_its_being_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (120, 5, 3))  # long enough for episodes to end
+    trajectories, groups = [], []
+    for least in (1, 3):
+        monkeypatch.setattr(envpool, "SPLIT", least)
+        envs = make_vec("Hopper-v4", 5, seed=0, backend="envpool")
+        groups.append(envs.groups)
+        trajectories.append([(envs.step(a), envs.done.copy(), envs.observation) for a in actions])
+        envs.close()
+    assert groups == [(slice(0, 2), slice(2, 5)), (slice(0, 5),)]
+    ended = np.zeros(5, dtype=bool)
+    for (split, split_done, split_observation), (whole, done, observation) in zip(*trajectories, strict=True):
+        np.testing.assert_array_equal(np.array(split), np.array(whole))
+        np.testing.assert_array_equal(split_done, done)
+        assert torch.equal(split_observation, observation)
+        ended |= done
+    assert ended.any()
 
 
 @pytest.mark.parametrize("env_id", ["Humanoid-v4", "HumanoidStandup-v4"])

@@ -118,12 +118,12 @@ def test_a_fault_in_the_last_step_of_a_rollout_is_seen(what: str) -> None:
 
 def test_an_infinite_reward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     envs = make_vec("ToyTerminating-v0", 2, seed=0, backend="gymnasium")
-    step = envs.step
+    receive = envs.receive
 
-    def overflow(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        reward, terminated, truncated = step(actions)
+    def overflow(group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        reward, terminated, truncated = receive(group)
         return np.array([reward[0], np.inf]), terminated, truncated
 
-    monkeypatch.setattr(envs, "step", overflow)
+    monkeypatch.setattr(envs, "receive", overflow)
     with pytest.raises(NonFiniteExperience, match=r"environment 1 .*step 0"):
         collect(policy_for(envs), envs, 4, torch.Generator())

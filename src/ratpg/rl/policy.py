@@ -85,7 +85,10 @@ class GaussianActor(nn.Module):
         self.log_std = PerSampleParameter(torch.full((size,), initial_log_std))
 
     def forward(self, observations: Tensor) -> DiagonalGaussian:
-        mean = self.head(self.body(observations))
+        return self.distribution(self.head(self.body(observations)))
+
+    def distribution(self, mean: Tensor) -> DiagonalGaussian:
+        """What the head's output means."""
         return DiagonalGaussian(mean, self.log_std(mean))
 
 
@@ -98,7 +101,11 @@ class CategoricalActor(nn.Module):
         self.head = orthogonal(nn.Linear(d_body, size), 0.01)
 
     def forward(self, observations: Tensor) -> Categorical:
-        return Categorical(self.head(self.body(observations)))
+        return self.distribution(self.head(self.body(observations)))
+
+    def distribution(self, logits: Tensor) -> Categorical:
+        """What the head's output means."""
+        return Categorical(logits)
 
 
 class ActorCritic(nn.Module):
@@ -150,6 +157,12 @@ class ActorCritic(nn.Module):
         """Noise ``[*shape, size]`` for `Distribution.sample`."""
         kind = Categorical if self.spec.num_actions else DiagonalGaussian
         return kind.noise(shape, self.noise_size, generator).to(self.device)
+
+    def empty_actions(self, shape: tuple[int, ...]) -> Tensor:
+        """Room for sampled actions, ``[*shape]`` integers or ``[*shape, A]``."""
+        if self.spec.num_actions:
+            return torch.empty(shape, dtype=torch.int64, device=self.device)
+        return torch.empty(*shape, self.noise_size, device=self.device)
 
     def environment_actions(self, actions: Tensor) -> np.ndarray:
         """Sampled actions ``[B]`` or ``[B, A]`` -> what the simulator takes, ``[B, *action_shape]``."""

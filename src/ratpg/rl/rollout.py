@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ratpg.rl.envs import VecEnv
+from ratpg.rl.networks.inference import for_inference
 from ratpg.rl.policy import ActorCritic
 
 
@@ -50,22 +51,26 @@ def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.
         NonFiniteExperience: naming the environment and the step.
     """
     num_envs, device = envs.num_envs, policy.device
-    observations = torch.empty(num_steps + 1, *envs.observation.shape)
+    observations = torch.empty(num_steps + 1, num_envs, *policy.spec.observation_shape)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
     terminated, truncated, valid = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(3))
     noise = policy.draw_noise((num_steps, num_envs), generator)
-    actions = []
-    for t in range(num_steps):
-        observations[t] = envs.observation
-        distribution = policy.actor(policy.normalize(observations[t].to(device)))
-        actions.append(distribution.sample(noise[t]))
-        valid[t] = ~envs.done
-        rewards[t], terminated[t], truncated[t] = envs.step(policy.environment_actions(actions[-1]))
-    observations[num_steps] = envs.observation
+    actions = policy.empty_actions((num_steps, num_envs))
+    network = for_inference([*policy.actor.body, policy.actor.head])
+    for t in range(num_steps + 1):
+        for group, where in enumerate(envs.groups):
+            if t > 0:
+                rewards[t - 1, where], terminated[t - 1, where], truncated[t - 1, where] = envs.receive(group)
+            observations[t, where] = envs.observations[group]
+            if t < num_steps:
+                valid[t, where] = ~envs.dones[group]
+                output = network(policy.normalize(observations[t, where].to(device)))
+                actions[t, where] = policy.actor.distribution(output).sample(noise[t, where])
+                envs.send(group, policy.environment_actions(actions[t, where]))
     _require_finite(observations, rewards)
     return Rollout(
         observations.to(device),
-        torch.stack(actions),
+        actions,
         *(torch.from_numpy(array).to(device) for array in (rewards, terminated, truncated, valid)),
     )
 

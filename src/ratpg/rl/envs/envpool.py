@@ -1,8 +1,9 @@
 """EnvPool's compiled simulators (Weng et al. 2022, arXiv 2206.10558): fast, but their state cannot be saved."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
-import torch
 
 from ratpg.rl.envs.vec_env import Backend, UnsupportedSpace, VecEnv
 
@@ -11,6 +12,9 @@ try:
 except ImportError:  # no wheel for this platform; `make_vec` falls back to Gymnasium
     envpool = None
 
+SPLIT = 16
+"""The least environments in a half: with fewer, handing work to the simulator's threads costs more than is won."""
+
 
 def known_ids() -> list[str]:
     """Every id EnvPool can make; empty where it is not installed."""
@@ -18,7 +22,11 @@ def known_ids() -> list[str]:
 
 
 class EnvPoolEnv(VecEnv):
-    """A synchronous EnvPool, whose results do not depend on its number of threads."""
+    """EnvPool, whose results do not depend on its number of threads, nor on its being split.
+
+    From ``2 * SPLIT`` environments on they are two pools of one half each: one half is simulated while actions are
+    found for the other, so that no core waits for the policy.
+    """
 
     backend: Backend = "envpool"
 
@@ -26,23 +34,32 @@ class EnvPoolEnv(VecEnv):
         options = {}
         if env_id in ("Humanoid-v4", "HumanoidStandup-v4"):
             options["post_constraint"] = True  # without it the contact forces in the observation are all zero
-        self._pool = envpool.make_gymnasium(
-            env_id, num_envs=num_envs, seed=seed, num_threads=min(num_threads, num_envs), **options
-        )
         self.env_id, self.num_envs = env_id, num_envs
-        self.observation_space = self._pool.observation_space
-        self.action_space = self._pool.action_space
+        middle = num_envs // 2
+        bounds = (0, middle, num_envs) if middle >= SPLIT else (0, num_envs)
+        groups = tuple(slice(start, stop) for start, stop in itertools.pairwise(bounds))
+        sizes = [where.stop - where.start for where in groups]
+        self._pools = [
+            # EnvPool seeds its environment i with seed + i, so that a split changes no environment's stream.
+            envpool.make_gymnasium(
+                env_id, num_envs=size, seed=seed + where.start, num_threads=min(num_threads, size), **options
+            )
+            for size, where in zip(sizes, groups, strict=True)
+        ]
+        self._ids = [np.arange(size, dtype=np.int32) for size in sizes]
+        self.observation_space = self._pools[0].observation_space
+        self.action_space = self._pools[0].action_space
         if not isinstance(self.observation_space, gym.spaces.Box):
             raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
-        observation, _ = self._pool.reset()
-        self.observation = torch.from_numpy(observation).float()
-        self.done = np.zeros(num_envs, dtype=bool)
+        self._start(groups, [pool.reset()[0] for pool in self._pools])
 
-    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observation, reward, terminated, truncated, _ = self._pool.step(
-            actions.astype(self.action_space.dtype, copy=False)
-        )
+    def send(self, group: int, actions: np.ndarray) -> None:
+        self._pools[group].send(actions.astype(self.action_space.dtype, copy=False), self._ids[group])
+
+    def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observation, reward, terminated, truncated, _ = self._pools[group].recv()
         return observation, reward, terminated, truncated
 
     def close(self) -> None:
-        self._pool.close()
+        for pool in self._pools:
+            pool.close()

@@ -44,13 +44,13 @@ class GymnasiumEnv(VecEnv):
         if not isinstance(self.observation_space, gym.spaces.Box):
             raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
         observation, _ = self._venv.reset(seed=seed)
-        self.observation = torch.from_numpy(np.asarray(observation)).float()
-        self.done = np.zeros(num_envs, dtype=bool)
+        self._start((slice(0, num_envs),), [np.asarray(observation)])
 
-    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observation, reward, terminated, truncated, _ = self._venv.step(
-            actions.astype(self.action_space.dtype, copy=False)
-        )
+    def send(self, group: int, actions: np.ndarray) -> None:
+        self._actions = actions.astype(self.action_space.dtype, copy=False)
+
+    def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observation, reward, terminated, truncated, _ = self._venv.step(self._actions)
         return observation, reward, terminated, truncated
 
     def close(self) -> None:
@@ -65,6 +65,6 @@ class GymnasiumEnv(VecEnv):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for env, saved in zip(self._venv.envs, state["envs"], strict=True):
             restore(env, saved)
-        self.observation = state["observation"].clone()
-        self.done = state["done"].numpy().copy()
+        self.observations = [state["observation"].clone()]
+        self.dones = [state["done"].numpy().copy()]
         self._venv._autoreset_envs = self.done.copy()

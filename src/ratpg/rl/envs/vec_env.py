@@ -29,10 +29,14 @@ class VecEnv(ABC):
     ignores environment i's action, pays nothing, and brings the first observation of a new episode. Such a
     transition is no experience, and `ratpg.rl.rollout` masks it.
 
+    `step` moves all environments. `send` and `receive` move one of `groups`, so that some can be simulated while
+    actions for others are found; what comes out is the same.
+
     Attributes:
         backend: what steps them, "envpool" or "gymnasium".
-        observation: the current raw observations, float32 ``[N, *shape]``.
-        done: whether the last step ended environment i's episode, bool ``[N]``.
+        groups: the environments that are stepped together, as slices of 0..N, in order.
+        observations: the current raw observations of each group, float32 ``[n, *shape]``.
+        dones: whether the last step ended the episode, of each group, bool ``[n]``.
     """
 
     backend: Backend
@@ -40,18 +44,47 @@ class VecEnv(ABC):
     num_envs: int
     observation_space: gym.Space
     action_space: gym.Space
-    observation: Tensor
-    done: np.ndarray
+    groups: tuple[slice, ...]
+    observations: list[Tensor]
+    dones: list[np.ndarray]
+
+    @property
+    def observation(self) -> Tensor:
+        """The current raw observations of all environments, float32 ``[N, *shape]``."""
+        return torch.cat(self.observations)
+
+    @property
+    def done(self) -> np.ndarray:
+        """Whether the last step ended environment i's episode, bool ``[N]``."""
+        return np.concatenate(self.dones)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Steps every environment; returns (reward float64, terminated, truncated), each ``[N]``."""
-        observation, reward, terminated, truncated = self._step(actions)
-        self.observation = torch.from_numpy(observation).float()
-        self.done = terminated | truncated
+        for group, where in enumerate(self.groups):
+            self.send(group, actions[where])
+        received = [self.receive(group) for group in range(len(self.groups))]
+        reward, terminated, truncated = (np.concatenate(parts) for parts in zip(*received, strict=True))
         return reward, terminated, truncated
 
+    def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Waits for the step that `send` began; returns the group's (reward float64, terminated, truncated)."""
+        observation, reward, terminated, truncated = self._receive(group)
+        self.observations[group] = torch.from_numpy(observation).float()
+        self.dones[group] = terminated | truncated
+        return reward, terminated, truncated
+
+    def _start(self, groups: tuple[slice, ...], observations: list[np.ndarray]) -> None:
+        """Takes the observations of the first reset, of each group."""
+        self.groups = groups
+        self.observations = [torch.from_numpy(observation).float() for observation in observations]
+        self.dones = [np.zeros(len(observation), dtype=bool) for observation in observations]
+
     @abstractmethod
-    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+    def send(self, group: int, actions: np.ndarray) -> None:
+        """Begins to step one group's environments with its actions, ``[n, ...]``."""
+
+    @abstractmethod
+    def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
 
     @abstractmethod
     def close(self) -> None: ...

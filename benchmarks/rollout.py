@@ -1,0 +1,60 @@
+"""Collecting rollouts with a policy against the bare simulator with random actions.
+
+    python benchmarks/rollout.py [--threads 2] [--repeats 7] [--envs Hopper-v4 ...] [--num-envs 8 32]
+
+The two take turns with the same environment, number of environments and threads; the networks are the presets'.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+
+from ratpg.rl.envs import make_vec
+from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.rollout import collect
+from simulator import bare_simulator
+from timing import machine, rate
+
+TASKS = ("Swimmer", "Hopper", "HalfCheetah", "Walker2d", "Ant", "Humanoid", "HumanoidStandup")
+NUM_STEPS = 256
+
+
+def collecting(env: str, num_envs: int, num_steps: int, threads: int) -> Callable[[], int]:
+    """A rollout at each call, which returns the steps in it."""
+    envs = make_vec(env, num_envs, seed=0, backend="envpool", num_threads=threads)
+    policy = ActorCritic(PolicySpec.from_spaces(envs.observation_space, envs.action_space))
+    generator = torch.Generator().manual_seed(0)
+
+    def roll() -> int:
+        collect(policy, envs, num_steps, generator)
+        return num_envs * num_steps
+
+    return roll
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--envs", nargs="+", default=[f"{task}-v4" for task in TASKS])
+    parser.add_argument("--num-envs", nargs="+", type=int, default=[8, 32])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as the trainer does while it collects
+    print(machine())
+    print("| environment | environments | simulator alone | collecting | ratio |")
+    print("|---|---|---|---|---|")
+    for env in arguments.envs:
+        for num_envs in arguments.num_envs:
+            tasks = [make(env, num_envs, NUM_STEPS, arguments.threads) for make in (bare_simulator, collecting)]
+            for task in tasks:
+                task()
+            rates = [[rate(task) for task in tasks] for _ in range(arguments.repeats)]
+            bare, collected = (statistics.median(column) for column in zip(*rates, strict=True))
+            ratio = statistics.median(collected / bare for bare, collected in rates)
+            print(f"| {env} | {num_envs} | {bare:.0f}/s | {collected:.0f}/s | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
