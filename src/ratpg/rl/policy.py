@@ -128,20 +128,12 @@ class ActorCritic(nn.Module):
             self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
         self.value_head = PopArtHead(d_body)
         self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
-        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
-        self.register_buffer("middle", (high + low) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
-
-    low: Tensor
-    high: Tensor
-    middle: Tensor
-    half_range: Tensor
+        self._low, self._high = (np.array(bounds, np.float32) for bounds in (spec.action_low, spec.action_high))
+        self._middle, self._half_range = (self._high + self._low) / 2, (self._high - self._low) / 2
 
     @property
     def device(self) -> torch.device:
-        return self.middle.device
+        return self.normalizer.shift.device
 
     def normalize(self, observations: Tensor) -> Tensor:
         """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``."""
@@ -166,12 +158,14 @@ class ActorCritic(nn.Module):
 
     def environment_actions(self, actions: Tensor) -> np.ndarray:
         """Sampled actions ``[B]`` or ``[B, A]`` -> what the simulator takes, ``[B, *action_shape]``."""
+        sampled = actions.cpu().numpy()
         if self.spec.num_actions:
-            return (actions + self.spec.action_start).cpu().numpy()
+            return sampled + self.spec.action_start
         if self.spec.action_low:
-            unit = actions.tanh() if self.spec.action_bounds == "tanh" else actions.clamp(-1, 1)
-            actions = torch.addcmul(self.middle, self.half_range, unit).clamp_(self.low, self.high)
-        return actions.view(len(actions), *self.spec.action_shape).cpu().numpy()
+            unit = np.tanh(sampled) if self.spec.action_bounds == "tanh" else np.clip(sampled, -1, 1)
+            # Clipped once more, since rounding may have passed a bound.
+            sampled = np.clip(self._middle + self._half_range * unit, self._low, self._high)
+        return sampled.reshape(len(sampled), *self.spec.action_shape)
 
     @torch.inference_mode()
     def act(self, observations: Tensor) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ratpg.rl.acting import make_actor
 from ratpg.rl.envs import VecEnv
-from ratpg.rl.networks.inference import for_inference
 from ratpg.rl.policy import ActorCritic
 
 
@@ -51,32 +51,32 @@ def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.
         NonFiniteExperience: naming the environment and the step.
     """
     num_envs, device = envs.num_envs, policy.device
-    observations = torch.empty(num_steps + 1, num_envs, *policy.spec.observation_shape)
+    observations = np.empty((num_steps + 1, num_envs, *policy.spec.observation_shape), dtype=np.float32)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
     terminated, truncated, valid = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(3))
     noise = policy.draw_noise((num_steps, num_envs), generator)
     actions = policy.empty_actions((num_steps, num_envs))
-    network = for_inference([*policy.actor.body, policy.actor.head])
-    for t in range(num_steps + 1):
+    act = make_actor(policy, noise, actions)
+    for step in range(num_steps + 1):
         for group, where in enumerate(envs.groups):
-            if t > 0:
-                rewards[t - 1, where], terminated[t - 1, where], truncated[t - 1, where] = envs.receive(group)
-            observations[t, where] = envs.observations[group]
-            if t < num_steps:
-                valid[t, where] = ~envs.dones[group]
-                output = network(policy.normalize(observations[t, where].to(device)))
-                actions[t, where] = policy.actor.distribution(output).sample(noise[t, where])
-                envs.send(group, policy.environment_actions(actions[t, where]))
+            if step > 0:
+                past = step - 1
+                rewards[past, where], terminated[past, where], truncated[past, where] = envs.receive(group)
+            if step < num_steps:
+                envs.send(group, act(step, where, envs.observations[group]))
+                # What the next step does not wait for is stored while it is simulated.
+                valid[step, where] = ~envs.dones[group]
+            observations[step, where] = envs.observations[group]
     _require_finite(observations, rewards)
     return Rollout(
-        observations.to(device),
+        torch.from_numpy(observations).to(device),
         actions,
         *(torch.from_numpy(array).to(device) for array in (rewards, terminated, truncated, valid)),
     )
 
 
-def _require_finite(observations: Tensor, rewards: np.ndarray) -> None:
-    finite = observations.isfinite().flatten(2).all(2).numpy()
+def _require_finite(observations: np.ndarray, rewards: np.ndarray) -> None:
+    finite = np.isfinite(observations).all(axis=tuple(range(2, observations.ndim)))
     if not finite.all():
         row, index = np.argwhere(~finite)[0]  # row t + 1 is what step t led to
         raise NonFiniteExperience(

@@ -60,11 +60,15 @@ class GymnasiumEnv(VecEnv):
         states = [snapshot(env) for env in self._venv.envs]
         if any(state is None for state in states):
             return None
-        return {"envs": states, "observation": self.observation, "done": torch.from_numpy(self.done)}
+        return {
+            "envs": states,
+            "observation": torch.from_numpy(self.observations[0]),
+            "done": torch.from_numpy(self.dones[0]),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for env, saved in zip(self._venv.envs, state["envs"], strict=True):
             restore(env, saved)
-        self.observations = [state["observation"].clone()]
+        self.observations = [state["observation"].numpy().copy()]
         self.dones = [state["done"].numpy().copy()]
         self._venv._autoreset_envs = self.done.copy()

@@ -35,7 +35,7 @@ class VecEnv(ABC):
     Attributes:
         backend: what steps them, "envpool" or "gymnasium".
         groups: the environments that are stepped together, as slices of 0..N, in order.
-        observations: the current raw observations of each group, float32 ``[n, *shape]``.
+        observations: the current raw observations of each group as the simulator gave them, ``[n, *shape]``.
         dones: whether the last step ended the episode, of each group, bool ``[n]``.
     """
 
@@ -45,13 +45,13 @@ class VecEnv(ABC):
     observation_space: gym.Space
     action_space: gym.Space
     groups: tuple[slice, ...]
-    observations: list[Tensor]
+    observations: list[np.ndarray]
     dones: list[np.ndarray]
 
     @property
     def observation(self) -> Tensor:
         """The current raw observations of all environments, float32 ``[N, *shape]``."""
-        return torch.cat(self.observations)
+        return torch.from_numpy(np.concatenate(self.observations).astype(np.float32, copy=False))
 
     @property
     def done(self) -> np.ndarray:
@@ -68,15 +68,14 @@ class VecEnv(ABC):
 
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Waits for the step that `send` began; returns the group's (reward float64, terminated, truncated)."""
-        observation, reward, terminated, truncated = self._receive(group)
-        self.observations[group] = torch.from_numpy(observation).float()
+        self.observations[group], reward, terminated, truncated = self._receive(group)
         self.dones[group] = terminated | truncated
         return reward, terminated, truncated
 
     def _start(self, groups: tuple[slice, ...], observations: list[np.ndarray]) -> None:
         """Takes the observations of the first reset, of each group."""
         self.groups = groups
-        self.observations = [torch.from_numpy(observation).float() for observation in observations]
+        self.observations = observations
         self.dones = [np.zeros(len(observation), dtype=bool) for observation in observations]
 
     @abstractmethod

@@ -1,0 +1,103 @@
+"""Acting on a few observations at a time, as a rollout does at every step: tiny work, so the fewest calls win.
+
+`make_actor` gives the function that a rollout calls. For a plain multi-layer perceptron it is a chain of NumPy calls
+and matrix products into memory that is allocated once; any other policy's own methods are called as they are. Both
+give the same actions, up to rounding.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ratpg.rl.policy import ActorCritic, GaussianActor
+
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_}
+"""Activations of the fast path."""
+
+
+class Actor(Protocol):
+    """Samples actions for some environments at one step of a rollout."""
+
+    def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
+        """Raw observations ``[n, *shape]`` of the environments ``where`` -> what the simulator takes, ``[n, ...]``.
+
+        The sampled actions, before any clipping or squashing, are left in ``actions[step, where]``.
+        """
+        ...
+
+
+def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor) -> Actor:
+    """An actor for one rollout, under the policy's parameters as they are now.
+
+    Args:
+        policy: the policy.
+        noise: `ActorCritic.draw_noise` of ``[T, N]``.
+        actions: `ActorCritic.empty_actions` of ``[T, N]``, to be filled.
+    """
+    layers = [*policy.actor.body, policy.actor.head]
+    plain = all(type(layer) is nn.Linear or type(layer) in IN_PLACE for layer in layers)
+    if plain and isinstance(layers[0], nn.Linear) and policy.device.type == "cpu":
+        return _PerceptronActor(policy, layers, noise, actions)
+    return _ModuleActor(policy, noise, actions)
+
+
+class _ModuleActor:
+    def __init__(self, policy: ActorCritic, noise: Tensor, actions: Tensor):
+        self._policy, self._noise, self._actions = policy, noise, actions
+
+    @torch.inference_mode()
+    def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
+        policy = self._policy
+        raw = torch.from_numpy(observations).float().to(policy.device)
+        sampled = policy.actor(policy.normalize(raw)).sample(self._noise[step, where])
+        self._actions[step, where] = sampled
+        return policy.environment_actions(sampled)
+
+
+class _PerceptronActor:
+    """A plain multi-layer perceptron: observations are normalised in NumPy, and noise enters as the head's bias.
+
+    A Gaussian sample is ``W h + (b + σ ε)``, a discrete one the argmax of ``W h + (b + ε)`` with Gumbel noise ``ε``.
+    """
+
+    def __init__(self, policy: ActorCritic, layers: list[nn.Module], noise: Tensor, actions: Tensor):
+        self._policy, self._actions = policy, actions
+        normalizer, actor = policy.normalizer, policy.actor
+        self._shift, self._scale, self._limit = normalizer.shift.numpy(), normalizer.scale.numpy(), normalizer.limit
+        self._std = actor.log_std.value.exp() if isinstance(actor, GaussianActor) else None
+        self._offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
+        self._layers: list[tuple[Tensor | None, Tensor, list[Callable[[Tensor], Tensor]]]] = []
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                self._layers.append((layer.bias, layer.weight.T.contiguous(), []))
+            else:
+                self._layers[-1][2].append(IN_PLACE[type(layer)])
+        self._buffers: dict[int, list[Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
+        count = len(observations)
+        if count not in self._buffers:
+            widths = [self._shift.shape[0], *(weight.shape[1] for _, weight, _ in self._layers)]
+            self._buffers[count] = [torch.empty(count, width) for width in widths]
+        x, *outputs = self._buffers[count]
+
+        rows = x.numpy()
+        np.subtract(observations.reshape(count, -1), self._shift, out=rows, casting="same_kind")
+        np.multiply(rows, self._scale, out=rows)
+        np.clip(rows, -self._limit, self._limit, out=rows)
+
+        *hidden, (_, head, _) = self._layers
+        for (bias, weight, activations), out in zip(hidden, outputs, strict=False):
+            torch.mm(x, weight, out=out) if bias is None else torch.addmm(bias, x, weight, out=out)
+            for activation in activations:
+                activation(out)
+            x = out
+        if self._std is None:
+            self._actions[step, where] = torch.addmm(self._offsets[step, where], x, head).argmax(-1)
+        else:
+            torch.addmm(self._offsets[step, where], x, head, out=self._actions[step, where])
+        return self._policy.environment_actions(self._actions[step, where])
