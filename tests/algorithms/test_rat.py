@@ -1,6 +1,5 @@
 """RAT's update against a naive one: dense scores, parameter-sized vectors, textbook lines, float64."""
 
-import io
 import math
 
 import pytest
@@ -11,29 +10,9 @@ from torch.testing import assert_close
 from ratpg.algorithms import RAT, RATConfig
 from ratpg.natgrad import dense
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import PolicySpec
 
-ROWS, D, A = 24, 5, 2
-GAUSSIAN = PolicySpec((D,), (A,), 0, 0, (), (), hidden=(6,), activation="tanh")
-DISCRETE = PolicySpec((D,), (), 3, 0, (), (), hidden=(6,), activation="tanh")
-
-
-def make_policy(spec: PolicySpec) -> ActorCritic:
-    torch.manual_seed(0)
-    policy = ActorCritic(spec).double()
-    for parameter in policy.actor.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return policy
-
-
-def make_batch(policy: ActorCritic, seed: int = 1) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    observations = torch.randn(ROWS, D, generator=generator, dtype=torch.float64)
-    distribution = policy.actor(observations).detach()
-    actions = distribution.sample(policy.draw_noise((ROWS,), generator).double())
-    advantages, values = torch.randn(2, ROWS, generator=generator, dtype=torch.float64)
-    log_prob = distribution.log_prob(actions)
-    return Batch(observations, actions, distribution, log_prob, 3 * advantages + 1, values + advantages)
+from .problem import DISCRETE, GAUSSIAN, ROWS, make_batch, make_policy
 
 
 def config(**changes: object) -> RATConfig:
@@ -116,15 +95,6 @@ def test_the_cases_above_reach_every_clamp() -> None:
     assert 0.4 * directions[0].norm() > 0.2
 
 
-def test_every_parameter_of_the_actor_moves_log_std_too() -> None:
-    policy = make_policy(GAUSSIAN)
-    before = {name: p.detach().clone() for name, p in policy.actor.named_parameters()}
-    assert any("log_std" in name for name in before)
-    RAT(policy, config(), torch.Generator()).update(make_batch(policy))
-    for name, parameter in policy.actor.named_parameters():
-        assert not torch.equal(parameter, before[name]), name
-
-
 def test_the_iterate_starts_anew_with_each_rollout() -> None:
     """With ζ = 1, two updates of one RAT are the updates of two, each from where the other left the policy."""
     one, two = make_policy(GAUSSIAN), make_policy(GAUSSIAN)
@@ -148,16 +118,6 @@ def test_an_update_raises_the_surrogate() -> None:
     assert ((ratio - 1) * (batch.advantages - batch.advantages.mean())).mean() > 0
 
 
-def test_advantages_count_up_to_a_positive_scale_and_a_shift() -> None:
-    policies = [make_policy(GAUSSIAN) for _ in range(2)]
-    for policy, (scale, shift) in zip(policies, [(1.0, 0.0), (100.0, -7.0)], strict=True):
-        batch = make_batch(policy)
-        changed = Batch(**vars(batch) | {"advantages": scale * batch.advantages + shift})
-        RAT(policy, config(), torch.Generator().manual_seed(7)).update(changed)
-    first, second = (nn.utils.parameters_to_vector(p.actor.parameters()) for p in policies)
-    assert_close(first, second, rtol=1e-6, atol=1e-6)
-
-
 def test_the_step_size_follows_the_kl_band() -> None:
     for band, factor in [((1e-9, 1e-8), 1 / 1.5), ((50.0, 60.0), 1.5), ((1e-9, 60.0), 1.0)]:
         policy = make_policy(GAUSSIAN)
@@ -177,28 +137,3 @@ def test_the_critic_learns_the_returns_and_leaves_the_actor_alone() -> None:
     losses = [rat.update(batch)["value_loss"] for _ in range(10)]
     assert losses[-1] < 0.2 * losses[0]
     assert (policy.value(batch.observations) - batch.returns).square().mean() < 0.2 * batch.returns.var()
-
-
-def test_a_batch_smaller_than_its_number_of_minibatches_does_no_harm() -> None:
-    policy = make_policy(GAUSSIAN)
-    few = make_batch(policy)[torch.arange(3)]
-    RAT(policy, config(minibatches=4, critic_minibatches=8), torch.Generator()).update(few)
-    assert all(parameter.isfinite().all() for parameter in policy.parameters())
-
-
-def test_a_restored_rat_goes_on_to_the_bit() -> None:
-    policy, generator = make_policy(GAUSSIAN), torch.Generator().manual_seed(3)
-    rat = RAT(policy, config(), generator)
-    rat.update(make_batch(policy, seed=1))
-    copy, other_generator = make_policy(GAUSSIAN), torch.Generator()
-    copy.load_state_dict(policy.state_dict())
-    restored = RAT(copy, config(), other_generator)
-    file = io.BytesIO()
-    torch.save(rat.state_dict(), file)
-    file.seek(0)
-    restored.load_state_dict(torch.load(file, weights_only=True))
-    other_generator.set_state(generator.get_state())
-    batch = make_batch(policy, seed=2)
-    assert rat.update(batch) == restored.update(batch)
-    for ours, theirs in zip(policy.parameters(), copy.parameters(), strict=True):
-        assert torch.equal(ours, theirs)

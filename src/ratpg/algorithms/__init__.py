@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ratpg.algorithms.ppo import PPO, PPOConfig
 from ratpg.algorithms.rat import RAT, RATConfig
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
@@ -19,9 +20,12 @@ class Algorithm(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-CONFIGS: dict[str, type[RATConfig]] = {"rat": RATConfig}
+Config = RATConfig | PPOConfig
+CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig}
 
 
-def make_algorithm(policy: ActorCritic, config: RATConfig, generator: torch.Generator) -> Algorithm:
+def make_algorithm(policy: ActorCritic, config: Config, generator: torch.Generator) -> Algorithm:
     """The algorithm that this config belongs to."""
+    if isinstance(config, PPOConfig):
+        return PPO(policy, config, generator)
     return RAT(policy, config, generator)

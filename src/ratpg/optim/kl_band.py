@@ -17,14 +17,8 @@ class KLBand:
     def __init__(self, value: float, band: tuple[float, float], bounds: tuple[float, float]):
         self.value, self.band, self.bounds = value, band, bounds
 
-    def update(self, kl: float, scale: float = 1.0) -> None:
-        """Adapts the step size to the KL divergence that it caused.
-
-        Args:
-            kl: the divergence, in nats.
-            scale: what the band is multiplied by, this time.
-        """
-        low, high = (scale * bound for bound in self.band)
+    def update(self, kl: float) -> None:
+        low, high = self.band
         if kl > high:
             self.value /= FACTOR
         elif kl < low:

@@ -82,9 +82,8 @@ class TrainConfig(Generic[C]):
         if not self.hidden or min(self.hidden) < 1:
             raise BadConfig(f"hidden must name at least one width >= 1, got {self.hidden}")
         size = self.num_envs * self.num_steps
-        for name in ("minibatches", "critic_minibatches"):
-            count = getattr(self.algorithm, name)
-            if size % count:
+        for name, count in vars(self.algorithm).items():
+            if name.endswith("minibatches") and size % count:
                 raise BadConfig(
                     f"{name} {count} does not divide the rollout of num_envs {self.num_envs} x "
                     f"num_steps {self.num_steps} = {size} steps"

@@ -1,36 +1,39 @@
 """Named settings of each algorithm.
 
 ``paper``    the authors' released protocol, for reproducing them.
-``default``  the best we know: a natural-gradient step is worth fresh data, so small rollouts, few steps on each,
-             and the step set by the KL divergence instead of a norm clip; a first standard deviation at which few
-             samples are clipped by the bounds.
+``default``  the best we know. RAT: a natural-gradient step is worth fresh data, so small rollouts, few steps on
+             each, and the step set by the KL divergence instead of a norm clip; a first standard deviation at which
+             few samples are clipped by the bounds. PPO: CleanRL's settings for continuous control (Huang et al. 2022,
+             JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one.
 """
 
 from typing import Any
 
-from ratpg.algorithms import CONFIGS, RATConfig
+from ratpg.algorithms import CONFIGS, Config, PPOConfig, RATConfig
 from ratpg.algorithms.checks import BadConfig
 
+PAPER_RUN = {
+    "num_envs": 32,
+    "num_steps": 256,
+    "gamma": 0.999,
+    "gae_lambda": 0.95,
+    "normalize_rewards": False,
+    "action_bounds": "tanh",
+    "initial_log_std": 0.0,
+}
+"""The authors' rollouts and networks, the same for every algorithm."""
+
 # algorithm -> preset -> (the run's values, the algorithm's config)
-PRESETS: dict[str, dict[str, tuple[dict[str, Any], RATConfig]]] = {
+PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     "rat": {
         "default": ({}, RATConfig()),
         "paper": (
-            {
-                "num_envs": 32,
-                "num_steps": 256,
-                "gamma": 0.999,
-                "gae_lambda": 0.95,
-                "normalize_rewards": False,
-                "action_bounds": "tanh",
-                "initial_log_std": 0.0,
-            },
+            PAPER_RUN,
             RATConfig(
                 damping=0.1,
                 step_size=0.05,
                 step_size_bounds=(1e-4, 0.05),
                 kl_band=(0.004, 0.016),
-                anneal_kl_band=False,
                 max_step_norm=0.5,
                 entropy_coefficient=0.0,
                 epochs=4,
@@ -39,6 +42,13 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], RATConfig]]] = {
                 critic_minibatches=8,
             ),
         ),
+    },
+    "ppo": {
+        "default": (
+            {"gamma": 0.99, "hidden": (64, 64), "activation": "tanh", "initial_log_std": 0.0},
+            PPOConfig(),
+        ),
+        "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
 }
 

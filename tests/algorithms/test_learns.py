@@ -1,14 +1,16 @@
-"""RAT learns: a balanced pole, discrete and continuous, within seconds."""
+"""Every algorithm learns: a balanced pole, discrete and continuous, within seconds."""
 
 from pathlib import Path
 
 import pytest
 
+from ratpg.algorithms import CONFIGS
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
 
 
+@pytest.mark.parametrize("algo", CONFIGS)
 @pytest.mark.parametrize(
     "env_id, steps, threshold",
     [
@@ -16,14 +18,13 @@ from ratpg.training.trainer import Trainer
         pytest.param("InvertedPendulum-v4", 60_000, 200.0, marks=pytest.mark.slow),  # at best 1000, at first 6
     ],
 )
-def test_rat_learns_to_balance(env_id: str, steps: int, threshold: float, tmp_path: Path) -> None:
+def test_it_learns_to_balance(algo: str, env_id: str, steps: int, threshold: float, tmp_path: Path) -> None:
     config = TrainConfig(
         env=env_id,
         total_timesteps=steps,
         run_dir=tmp_path / "run",
         threads=1,
-        hidden=(64, 64),
-        **preset("rat", "default"),
+        **{"hidden": (64, 64)} | preset(algo, "default"),
     )
     trainer = Trainer.start(config)
     trainer.run()

@@ -1,0 +1,133 @@
+"""PPO: the clipped surrogate (Schulman et al. 2017, arXiv 1707.06347)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ratpg.algorithms.checks import require
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO."""
+
+    learning_rate: float = 3e-4
+    """Adam's learning rate."""
+    anneal_learning_rate: bool = True
+    """Let the learning rate fall linearly to 0 over the run."""
+    clip_range: float = 0.2
+    """Importance ratios beyond 1 ± this earn nothing more."""
+    value_clip_range: float | None = None
+    """Bound on how far values move from those of the rollout, in normalised units; None for no bound."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy bonus."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss."""
+    epochs: int = 10
+    """Passes over each rollout."""
+    minibatches: int = 32
+    """Mini-batches in each of these passes."""
+    max_grad_norm: float = 0.5
+    """Bound on the norm of the gradient."""
+    target_kl: float | None = None
+    """Stop the passes once the KL divergence from the behaviour policy exceeds this; None to never stop."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip_range", "value_clip_range", "max_grad_norm", "target_kl"):
+            require(name, getattr(self, name), above=0)
+        for name in ("entropy_coefficient", "value_coefficient"):
+            require(name, getattr(self, name), at_least=0)
+        for name in ("epochs", "minibatches"):
+            require(name, getattr(self, name), at_least=1)
+
+
+class PPO:
+    """Updates a policy from rollouts.
+
+    Per mini-batch one step of Adam on ``−mean(min(r y, clip(r, 1 ± ε) y)) − c H + v (V − R)²/2`` with importance ratio
+    ``r``, normalised advantage ``y``, entropy ``H``, and the value error in PopArt's units.
+
+    Args:
+        policy: the policy to improve, in place.
+        config: hyperparameters.
+        generator: source of the mini-batches' order.
+    """
+
+    def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):
+        self.policy, self.config, self.generator = policy, config, generator
+        self.parameters = [*policy.actor.parameters(), *policy.critic.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=1e-5, fused=True)
+
+    def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
+        """One rollout's worth of improvement.
+
+        Args:
+            batch: the rollout.
+            remaining: share of the run that is still to come, from 1 to 0.
+
+        Returns:
+            What happened, for the log.
+        """
+        config, policy = self.config, self.policy
+        learning_rate = config.learning_rate * (remaining if config.anneal_learning_rate else 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        policy.value_head.update(batch.returns)
+        norms, value_losses, clipped = [], [], []
+        for _ in range(config.epochs):
+            for minibatch in batch.minibatches(config.minibatches, self.generator):
+                norm, value_loss, clip_fraction = self._step(minibatch)
+                norms.append(norm)
+                value_losses.append(value_loss)
+                clipped.append(clip_fraction)
+            with torch.no_grad():
+                distribution = policy.actor(batch.observations).detach()
+                kl = float(batch.distribution.kl(distribution).mean())
+            if config.target_kl is not None and kl > config.target_kl:
+                break
+        return {
+            "kl": kl,
+            "entropy": float(distribution.entropy().mean()),
+            "learning_rate": learning_rate,
+            "grad_norm": float(torch.stack(norms).mean()),
+            "value_loss": float(torch.stack(value_losses).mean()),
+            "clip_fraction": float(torch.stack(clipped).mean()),
+        }
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        config, policy = self.config, self.policy
+        advantages = batch.advantages - batch.advantages.mean()
+        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        distribution = policy.actor(batch.observations)
+        ratio = (distribution.log_prob(batch.actions) - batch.log_prob).exp()
+        bounded = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+        policy_loss = -torch.minimum(ratio * advantages, bounded * advantages).mean()
+
+        values, returns = policy.critic(batch.observations), policy.value_head.normalize(batch.returns)
+        error = (values - returns).square()
+        if config.value_clip_range is not None:
+            before = policy.value_head.normalize(batch.returns - batch.advantages)
+            near = before + (values - before).clamp(-config.value_clip_range, config.value_clip_range)
+            error = torch.maximum(error, (near - returns).square())
+        value_loss = error.mean()
+
+        loss = policy_loss + 0.5 * config.value_coefficient * value_loss
+        if config.entropy_coefficient:
+            loss = loss - config.entropy_coefficient * distribution.entropy().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean()
+        return norm, value_loss.detach(), clip_fraction
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,113 @@
+"""What every algorithm must do."""
+
+import dataclasses
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from ratpg.algorithms import CONFIGS, Config, make_algorithm
+from ratpg.algorithms.checks import BadConfig
+from ratpg.rl.batch import Batch
+
+from .problem import DISCRETE, GAUSSIAN, make_batch, make_policy
+
+SMALL: dict[str, dict[str, Any]] = {
+    "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
+    "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
+}
+SPECS = {"gaussian": GAUSSIAN, "categorical": DISCRETE}
+every_algorithm = pytest.mark.parametrize("algo", CONFIGS)
+every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+
+
+def small(algo: str, **changes: Any) -> Config:
+    return CONFIGS[algo](**SMALL[algo] | changes)
+
+
+@every_algorithm
+@every_spec
+def test_every_parameter_moves_log_std_too(algo: str, spec) -> None:
+    policy = make_policy(spec)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    assert any("log_std" in name for name in before) == (spec is GAUSSIAN)
+    make_algorithm(policy, small(algo), torch.Generator()).update(make_batch(policy), 1.0)
+    for name, parameter in policy.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+@every_algorithm
+@every_spec
+def test_a_restored_algorithm_goes_on_to_the_bit(algo: str, spec) -> None:
+    policy, generator = make_policy(spec), torch.Generator().manual_seed(3)
+    algorithm = make_algorithm(policy, small(algo), generator)
+    algorithm.update(make_batch(policy, seed=1), 1.0)
+    copy, other_generator = make_policy(spec), torch.Generator()
+    copy.load_state_dict(policy.state_dict())
+    restored = make_algorithm(copy, small(algo), other_generator)
+    file = io.BytesIO()
+    torch.save(algorithm.state_dict(), file)
+    file.seek(0)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    other_generator.set_state(generator.get_state())
+    batch = make_batch(policy, seed=2)
+    assert algorithm.update(batch, 0.5) == restored.update(batch, 0.5)
+    for ours, theirs in zip(policy.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@every_algorithm
+def test_an_update_raises_the_surrogate(algo: str) -> None:
+    policy = make_policy(GAUSSIAN)
+    batch = make_batch(policy)
+    make_algorithm(policy, small(algo), torch.Generator()).update(batch, 1.0)
+    ratio = (policy.actor(batch.observations).log_prob(batch.actions) - batch.log_prob).exp()
+    assert ((ratio - 1) * (batch.advantages - batch.advantages.mean())).mean() > 0
+
+
+@every_algorithm
+def test_advantages_count_up_to_a_positive_scale_and_a_shift(algo: str) -> None:
+    policies = [make_policy(GAUSSIAN) for _ in range(2)]
+    for policy, (scale, shift) in zip(policies, [(1.0, 0.0), (100.0, -7.0)], strict=True):
+        batch = make_batch(policy)
+        changed = Batch(**vars(batch) | {"advantages": scale * batch.advantages + shift})
+        make_algorithm(policy, small(algo), torch.Generator().manual_seed(7)).update(changed, 1.0)
+    first, second = (nn.utils.parameters_to_vector(p.actor.parameters()) for p in policies)
+    assert_close(first, second, rtol=1e-6, atol=1e-6)
+
+
+@every_algorithm
+def test_a_batch_smaller_than_its_number_of_minibatches_does_no_harm(algo: str) -> None:
+    policy = make_policy(GAUSSIAN)
+    few = make_batch(policy)[torch.arange(3)]
+    make_algorithm(policy, small(algo, minibatches=4), torch.Generator()).update(few, 1.0)
+    assert all(parameter.isfinite().all() for parameter in policy.parameters())
+
+
+@every_algorithm
+def test_what_it_logs_is_finite_and_has_the_common_columns(algo: str) -> None:
+    policy = make_policy(GAUSSIAN)
+    metrics = make_algorithm(policy, small(algo), torch.Generator()).update(make_batch(policy), 1.0)
+    assert {"kl", "entropy", "learning_rate", "grad_norm", "value_loss"} <= set(metrics)
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@every_algorithm
+def test_hyperparameters_that_are_no_numbers_are_refused_by_name(algo: str) -> None:
+    for field in dataclasses.fields(CONFIGS[algo]):
+        if isinstance(field.default, float):
+            with pytest.raises(BadConfig, match=field.name):
+                small(algo, **{field.name: math.nan})
+        elif isinstance(field.default, int) and not isinstance(field.default, bool):
+            with pytest.raises(BadConfig, match=field.name):
+                small(algo, **{field.name: 0})
+
+
+@every_algorithm
+def test_a_config_cannot_be_changed(algo: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        small(algo).epochs = 1
