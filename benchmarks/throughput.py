@@ -1,8 +1,11 @@
-"""Steps a second of whole training against the bare simulator with random actions, in one run.
+"""Steps a second of whole training, in one run: against the bare simulator, and against the libraries in use.
 
-    python benchmarks/throughput.py [--threads 2] [--repeats 5]
+    python benchmarks/throughput.py [--threads 2] [--repeats 7]
 
-Same environment, number of environments and threads; preset ``default``.
+The first table is preset ``default`` against EnvPool stepped with random actions; the second is preset ``paper`` (32
+environments x 256 steps, 4 epochs x 8 mini-batches, networks of 256 x 256) against Stable-Baselines3's PPO and
+SB3-contrib's TRPO at the same sizes, with their environments stepped in one process or in subprocesses, whichever is
+faster. All that is in a row takes turns; rates are medians, ratios medians of the ratios of one turn.
 """
 
 import argparse
@@ -10,17 +13,25 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
+from report import Row, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate
 
+PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
 
-def training(env: str, threads: int, directory: Path) -> Callable[[], int]:
-    """One rollout and update after another; each call returns the environment steps it took."""
-    config = TrainConfig(env=env, threads=threads, run_dir=directory, **preset("rat", "default"))
+
+def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
+    directory = Path(tempfile.mkdtemp())  # nothing is written: `iterate` neither logs nor saves
+    return TrainConfig(env=env, threads=threads, run_dir=directory, **preset(algo, name))
+
+
+def training(config: TrainConfig[Any]) -> Callable[[], int]:
+    """One rollout and update at each call, which returns the environment steps it took."""
     trainer = Trainer(config)
 
     def iterate() -> int:
@@ -30,26 +41,63 @@ def training(env: str, threads: int, directory: Path) -> Callable[[], int]:
     return iterate
 
 
+def in_turns(tasks: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """Rates of each task over rounds in which each runs once, after one round to warm up."""
+    for task in tasks.values():
+        task()
+    rates: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats):
+        for name, task in tasks.items():
+            rates[name].append(rate(task))
+    return rates
+
+
+def rows_of(env: str, rates: dict[str, list[float]], base: str) -> list[Row]:
+    return [
+        {
+            "environment": env,
+            "what": name,
+            "steps_per_second": round(statistics.median(values)),
+            "ratio": round(statistics.median(a / b for a, b in zip(values, rates[base], strict=True)), 2),
+            "of": base,
+        }
+        for name, values in rates.items()
+    ]
+
+
+def against_simulator(env: str, threads: int, repeats: int) -> list[Row]:
+    config = config_of("rat", "default", env, threads)
+    bare = bare_simulator(env, config.num_envs, config.num_steps, threads)
+    return rows_of(env, in_turns({"simulator": bare, "RAT": training(config)}, repeats), "simulator")
+
+
+def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
+    from peers import VECTORS, sb3_training  # which the extra ``bench`` installs
+
+    config = config_of("rat", "paper", env, threads)
+    trials = {vector: sb3_training("ppo", vector, config) for vector in VECTORS}
+    faster = max(trials, key=lambda vector: statistics.median(in_turns({vector: trials[vector]}, 2)[vector]))
+    tasks = {name: sb3_training(algo, faster, config) for name, algo in PEERS.items()}
+    tasks |= {"RAT": training(config), "PPO": training(config_of("ppo", "paper", env, threads))}
+    rows = rows_of(env, in_turns(tasks, repeats), "SB3 PPO")
+    return [row | {"environments of SB3": faster} for row in rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--envs", nargs="+", default=["Hopper-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4"])
+    parser.add_argument("--output", type=Path, default=Path("results/throughput"))
     arguments = parser.parse_args()
     print(machine())
-    print("| environment | simulator alone | training | ratio |")
-    print("|---|---|---|---|")
-    for env in arguments.envs:
-        with tempfile.TemporaryDirectory() as directory:
-            defaults = TrainConfig(env=env, **preset("rat", "default"))
-            bare = bare_simulator(env, defaults.num_envs, defaults.num_steps, arguments.threads)
-            tasks = bare, training(env, arguments.threads, Path(directory))
-            for task in tasks:
-                task()
-            rates = [[rate(task) for task in tasks] for _ in range(arguments.repeats)]
-        alone, trained = (statistics.median(column) for column in zip(*rates, strict=True))
-        ratio = statistics.median(trained / bare for bare, trained in rates)
-        print(f"| {env} | {alone:.0f}/s | {trained:.0f}/s | {ratio:.2f} |", flush=True)
+    for name, measure in {"simulator": against_simulator, "peers": against_peers}.items():
+        rows: list[Row] = []
+        for env in arguments.envs:
+            measured = measure(env, arguments.threads, arguments.repeats)
+            print(markdown(measured), flush=True)
+            rows += measured
+        write(arguments.output, name, rows)
 
 
 if __name__ == "__main__":

@@ -59,3 +59,9 @@ def machine() -> str:
     except OSError:
         pass
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit that is measured."""
+    arguments = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()

@@ -2,7 +2,8 @@
 
 What is finished is recorded in two committed tables, ``results/runs.csv`` (a row a run) and ``results/curves.csv``
 (learning curves); a run that stands there is not trained again, so the evidence can be gathered over several sittings
-and machines. Every experiment reads its figures from these tables.
+and machines. Every experiment reads its figures from these tables. A row is a run's if all settings are the same; an
+option that is newer than the row counts as having had what is now its default, which has to leave things as they were.
 """
 
 import csv
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ CURVE_INTERVAL = 20_000
 """Steps between the rows that a learning curve keeps."""
 
 Row = dict[str, str]
+Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,35 @@ class Run:
         return " ".join(["ratpg train", flags, *self.arguments, f"--run-dir {self.directory}"])
 
     @cached_property
+    def settings(self) -> Settings:
+        """All values that can change the result, flat."""
+        return _settings(self.command)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Of all values that can change the result, so that a figure made with other defaults is not taken for it."""
-        config = parse_train(self.command.split()[2:]).to_dict()
-        values = {name: value for name, value in config.items() if name not in ("run_dir", "checkpoint_interval")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        """Of the settings, so that a figure made with other defaults is not taken for this run's."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    @cached_property
+    def defaults(self) -> Settings:
+        """The settings of this algorithm and preset where no more is said."""
+        return _settings(
+            f"ratpg train --env {self.env} --algo {self.settings['algo']} --preset {self.settings['preset']}"
+        )
 
     def owns(self, row: Row) -> bool:
-        """Whether a row of a table is this run's."""
-        return row["config"] == self.fingerprint
+        """Whether a row of ``runs.csv`` is this run's."""
+        recorded: Settings = json.loads(row["settings"])
+        newer = {name: value for name, value in self.defaults.items() if name not in recorded}
+        return recorded | newer == self.settings
+
+
+def _settings(command: str) -> Settings:
+    config = parse_train(command.split()[2:]).to_dict()
+    algorithm = config.pop("algorithm")
+    flat = {**config, **{f"algorithm.{name}": value for name, value in algorithm.items()}}
+    values = {name: value for name, value in flat.items() if name not in ("run_dir", "checkpoint_interval")}
+    return json.loads(json.dumps(values))  # tuples become lists, as in what is read back
 
 
 def run_all(runs: Iterable[Run], parallel: int) -> None:
@@ -146,7 +169,7 @@ def _record(run: Run) -> None:
         "commit": " ".join(commits),  # of the start and of every resume
         "versions": f"python={platform.python_version()} {versions}",
     }
-    _append(RUNS, [names | summary | origin])
+    _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
     _append(CURVES, [names | point for point in _thinned(metrics)])
 
 
@@ -177,21 +200,20 @@ def _append(table: Path, rows: Sequence[Row]) -> None:
 
 
 def results_of(runs: Sequence[Run]) -> list[Row]:
-    """The recorded rows of these runs, in their order."""
+    """The recorded rows of these runs, in their order, under the names that the runs have here."""
     recorded = _read(RUNS)
-    return [row for run in runs for row in recorded if run.owns(row)]
+    return [row | {"name": run.name} for run in runs for row in recorded if run.owns(row)]
 
 
 def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
     """Recorded learning curves: environment -> name -> one (timesteps, return) a seed."""
     recorded = _read(CURVES)
     curves: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        points = [row for row in recorded if run.owns(row) and row["episode_return_mean"] != "nan"]
-        if points:
-            steps = np.array([float(row["timesteps"]) for row in points])
-            returns = np.array([float(row["episode_return_mean"]) for row in points])
-            curves[run.env][run.name].append((steps, returns))
+    for row in results_of(runs):
+        points = [p for p in recorded if p["config"] == row["config"] and p["episode_return_mean"] != "nan"]
+        steps = np.array([float(point["timesteps"]) for point in points])
+        returns = np.array([float(point["episode_return_mean"]) for point in points])
+        curves[row["env"]][row["name"]].append((steps, returns))
     return curves
 
 
