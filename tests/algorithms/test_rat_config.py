@@ -8,12 +8,17 @@ import pytest
 from ratpg.algorithms import RATConfig
 from ratpg.algorithms.checks import BadConfig
 
-POSITIVE = ["step_size", "max_step_norm", "critic_learning_rate", "critic_max_grad_norm"]
+POSITIVE = ["step_size", "max_step_norm", "critic_learning_rate", "critic_max_grad_norm", "critic_step_size"]
 COUNTS = ["epochs", "minibatches", "critic_epochs", "critic_minibatches"]
-RANGES = ["step_size_bounds", "kl_band", "ratio_bounds"]
+RANGES = ["step_size_bounds", "kl_band", "critic_kl_band", "ratio_bounds"]
 
 BAD = (
-    [(name, value) for name in ("damping", "entropy_coefficient") for value in (-0.1, math.nan, math.inf)]
+    [
+        (name, value)
+        for name in ("damping", "critic_damping", "entropy_coefficient")
+        for value in (-0.1, math.nan, math.inf)
+    ]
+    + [("critic", "sgd"), ("critic_step_size", 1.1)]
     + [("kaczmarz_decay", value) for value in (-0.1, 1.1, math.nan)]
     + [(name, value) for name in POSITIVE for value in (0.0, -1.0, math.nan, math.inf)]
     + [(name, value) for name in COUNTS for value in (0, -1)]

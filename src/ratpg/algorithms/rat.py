@@ -1,13 +1,13 @@
 """RAT: natural policy gradients by Randomized Advantage Transformation (Sun, ICML 2026)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ratpg.algorithms.checks import require
-from ratpg.algorithms.critic import fit_critic
+from ratpg.algorithms.checks import BadConfig, require
+from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.natgrad import AdvantageTransform, Step
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -41,31 +41,43 @@ class RATConfig:
     log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
+    critic: Literal["adam", "gauss-newton"] = "adam"
+    """How the critic is fitted."""
     critic_learning_rate: float = 1e-3
     """Adam's learning rate for the critic."""
+    critic_max_grad_norm: float = 5.0
+    """Bound on the norm of the critic's gradient, with Adam."""
+    critic_damping: float = 0.1
+    """Damping λ of the critic's Gauss-Newton matrix, >= 0."""
+    critic_step_size: float = 0.1
+    """First step size of the Gauss-Newton critic; adapted to its KL band after each rollout."""
+    critic_kl_band: tuple[float, float] = (0.005, 0.02)
+    """Range for half the mean squared change of the normalised values, to which the Gauss-Newton step is adapted."""
     critic_epochs: int = 4
     """Passes over each rollout by the critic."""
     critic_minibatches: int = 8
     """Mini-batches in each of these passes."""
-    critic_max_grad_norm: float = 5.0
-    """Bound on the norm of the critic's gradient."""
 
     def __post_init__(self) -> None:
-        require("damping", self.damping, at_least=0)
+        for name in ("damping", "critic_damping"):
+            require(name, getattr(self, name), at_least=0)
+        if self.critic not in ("adam", "gauss-newton"):
+            raise BadConfig(f"critic must be adam or gauss-newton, got '{self.critic}'")
         require("step_size", self.step_size, above=0)
         require("max_step_norm", self.max_step_norm, above=0)
         require("entropy_coefficient", self.entropy_coefficient, at_least=0)
         require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
-        for name in ("critic_learning_rate", "critic_max_grad_norm"):
+        for name in ("critic_learning_rate", "critic_max_grad_norm", "critic_step_size"):
             require(name, getattr(self, name), above=0)
-        for name in ("step_size_bounds", "kl_band", "ratio_bounds"):
+        for name in ("step_size_bounds", "kl_band", "critic_kl_band", "ratio_bounds"):
             low, high = getattr(self, name)
             require(name, low, above=0)
             require(name, high, at_least=low)
         least, greatest = self.step_size_bounds
         require("step_size", self.step_size, at_least=least, at_most=greatest)
+        require("critic_step_size", self.critic_step_size, at_most=1)
 
 
 class RAT:
@@ -83,7 +95,7 @@ class RAT:
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.transform = AdvantageTransform(policy.actor, config.damping)
-        self.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), lr=config.critic_learning_rate, fused=True)
+        self.critic = _critic(policy, config, generator)
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
@@ -106,15 +118,7 @@ class RAT:
                 direction = step.direction
                 norms.append(norm)
                 fallbacks += step.solution.method != "cholesky"
-        value_loss = fit_critic(
-            self.policy,
-            batch,
-            self.critic_optimizer,
-            epochs=config.critic_epochs,
-            minibatches=config.critic_minibatches,
-            max_grad_norm=config.critic_max_grad_norm,
-            generator=self.generator,
-        )
+        value_loss = self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -154,8 +158,21 @@ class RAT:
         return step, norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"critic_optimizer": self.critic_optimizer.state_dict(), "step_size": self.step_size.value}
+        return {"critic": self.critic.state_dict(), "step_size": self.step_size.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.critic.load_state_dict(state["critic"])
         self.step_size.value = state["step_size"]
+
+
+def _critic(policy: ActorCritic, config: RATConfig, generator: torch.Generator) -> Critic:
+    passes: dict[str, Any] = {
+        "epochs": config.critic_epochs,
+        "minibatches": config.critic_minibatches,
+        "generator": generator,
+    }
+    if config.critic == "adam":
+        rate, bound = config.critic_learning_rate, config.critic_max_grad_norm
+        return AdamCritic(policy, learning_rate=rate, max_grad_norm=bound, **passes)
+    step_size = KLBand(config.critic_step_size, config.critic_kl_band, GAUSS_NEWTON_BOUNDS)
+    return GaussNewtonCritic(policy, damping=config.critic_damping, step_size=step_size, **passes)

@@ -1,0 +1,65 @@
+"""The critics: Adam's regression, and Gauss-Newton steps against dense ones in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from ratpg.algorithms.critic import AdamCritic, GaussNewtonCritic
+from ratpg.natgrad import dense
+from ratpg.optim.kl_band import KLBand
+from ratpg.rl.policy import ActorCritic
+
+from .problem import GAUSSIAN, ROWS, make_batch, make_policy
+
+WIDE = (1e-12, 1e12)
+
+
+def gauss_newton(policy: ActorCritic, band: tuple[float, float] = WIDE, **changes: object) -> GaussNewtonCritic:
+    values = {"damping": 0.05, "epochs": 2, "minibatches": 3, "generator": torch.Generator().manual_seed(7)}
+    return GaussNewtonCritic(policy, step_size=KLBand(0.3, band, (1e-4, 1.0)), **values | changes)
+
+
+def test_a_gauss_newton_fit_equals_the_dense_one() -> None:
+    policy, naive = make_policy(GAUSSIAN), make_policy(GAUSSIAN)
+    batch = make_batch(policy)
+    loss = gauss_newton(policy).fit(batch)
+
+    naive.value_head.update(batch.returns)
+    targets = naive.value_head.normalize(batch.returns)
+    parameters, generator, losses = list(naive.critic.parameters()), torch.Generator().manual_seed(7), []
+    for _ in range(2):
+        for index in torch.randperm(ROWS, generator=generator).tensor_split(3):
+            values = naive.critic(batch.observations[index])
+            jacobian, residuals = dense.score_matrix(values, parameters), targets[index] - values.detach()
+            g = dense.natural_gradient(jacobian, residuals, torch.ones_like(residuals), 0.05)
+            vector = nn.utils.parameters_to_vector(parameters).detach()
+            nn.utils.vector_to_parameters(vector + 0.3 * g, parameters)
+            losses.append(residuals.square().mean())
+
+    actual, expected = (nn.utils.parameters_to_vector(p.critic.parameters()).detach() for p in (policy, naive))
+    assert ((actual - expected).norm() / expected.norm()).item() < 1e-10
+    assert loss == pytest.approx(torch.stack(losses).mean().item())
+
+
+@pytest.mark.parametrize(("band", "factor"), [((1e-9, 1e-8), 1 / 1.5), ((50.0, 60.0), 1.5), ((1e-9, 60.0), 1.0)])
+def test_the_gauss_newton_step_follows_its_band(band: tuple[float, float], factor: float) -> None:
+    policy = make_policy(GAUSSIAN)
+    critic = gauss_newton(policy, band)
+    critic.fit(make_batch(policy))
+    assert critic.step_size.value == pytest.approx(0.3 * factor)
+
+
+@pytest.mark.parametrize("kind", ["adam", "gauss-newton"])
+def test_the_critic_learns_the_returns_and_leaves_the_actor_alone(kind: str) -> None:
+    policy = make_policy(GAUSSIAN)
+    before = nn.utils.parameters_to_vector(policy.actor.parameters()).detach().clone()
+    batch = make_batch(policy)
+    if kind == "adam":
+        passes = {"epochs": 30, "minibatches": 2, "generator": torch.Generator()}
+        critic = AdamCritic(policy, learning_rate=1e-2, max_grad_norm=5.0, **passes)
+    else:
+        critic = gauss_newton(policy, damping=1e-3)
+    losses = [critic.fit(batch) for _ in range(10)]
+    assert losses[-1] < 0.2 * losses[0]
+    assert (policy.value(batch.observations) - batch.returns).square().mean() < 0.2 * batch.returns.var()
+    assert torch.equal(nn.utils.parameters_to_vector(policy.actor.parameters()), before)
