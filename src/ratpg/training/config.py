@@ -52,7 +52,7 @@ class TrainConfig(Generic[C]):
     """Torch device of the networks."""
     checkpoint_interval: float = 60.0
     """Seconds between checkpoints; 0 writes one after every rollout."""
-    gamma: float = 0.995
+    gamma: float = 0.9925
     """Discount."""
     gae_lambda: float = 0.95
     """GAE's lambda."""
