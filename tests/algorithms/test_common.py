@@ -19,6 +19,8 @@ from .problem import DISCRETE, GAUSSIAN, make_batch, make_policy
 SMALL: dict[str, dict[str, Any]] = {
     "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
     "rat, gauss-newton critic": {"critic": "gauss-newton", "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
+    "trpo": {"critic_epochs": 1, "critic_minibatches": 2},
+    "trpo, steps of mini-batches": {"target_kl": None, "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
 SPECS = {"gaussian": GAUSSIAN, "categorical": DISCRETE}

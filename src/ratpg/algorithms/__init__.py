@@ -6,6 +6,7 @@ import torch
 
 from ratpg.algorithms.ppo import PPO, PPOConfig
 from ratpg.algorithms.rat import RAT, RATConfig
+from ratpg.algorithms.trpo import TRPO, TRPOConfig
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
 
@@ -20,12 +21,14 @@ class Algorithm(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-Config = RATConfig | PPOConfig
-CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig}
+Config = RATConfig | PPOConfig | TRPOConfig
+CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig, "trpo": TRPOConfig}
 
 
 def make_algorithm(policy: ActorCritic, config: Config, generator: torch.Generator) -> Algorithm:
     """The algorithm that this config belongs to."""
     if isinstance(config, PPOConfig):
         return PPO(policy, config, generator)
+    if isinstance(config, TRPOConfig):
+        return TRPO(policy, config, generator)
     return RAT(policy, config, generator)

@@ -4,12 +4,13 @@
 ``default``  the best we know. RAT: a natural-gradient step is worth fresh data, so small rollouts, few steps on
              each, and the step set by the KL divergence instead of a norm clip; a first standard deviation at which
              few samples are clipped by the bounds. PPO: CleanRL's settings for continuous control (Huang et al. 2022,
-             JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one.
+             JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one. TRPO: one step a
+             rollout, ten passes of the critic, as RL Baselines3 Zoo has it.
 """
 
 from typing import Any
 
-from ratpg.algorithms import CONFIGS, Config, PPOConfig, RATConfig
+from ratpg.algorithms import CONFIGS, Config, PPOConfig, RATConfig, TRPOConfig
 from ratpg.algorithms.checks import BadConfig
 
 PAPER_RUN = {
@@ -50,6 +51,22 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
             PPOConfig(),
         ),
         "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
+    },
+    "trpo": {
+        "default": ({"initial_log_std": 0.0}, TRPOConfig()),
+        # FVP + CG as the paper has it: RAT's mini-batches and steps, the direction by conjugate gradients.
+        "paper": (
+            PAPER_RUN,
+            TRPOConfig(
+                target_kl=None,
+                cg_iterations=10,
+                max_step_norm=0.5,
+                epochs=4,
+                minibatches=8,
+                critic_epochs=4,
+                critic_minibatches=8,
+            ),
+        ),
     },
 }
 
