@@ -1,0 +1,171 @@
+"""Seconds of training until a return is reached: RAT's preset ``default`` and Stable-Baselines3's PPO, tuned.
+
+    python benchmarks/time_to_return.py [--parallel 2] [--limit 1500]
+
+PPO has RL Baselines3 Zoo's settings for each task (hyperparams/ppo.yml at 00128b5: normalised observations and
+rewards, one environment). Every run has one thread, and ``--parallel`` of them go at a time, taken alternately from
+both. The return is the mean of the last 100 training episodes; time counts from when the simulator is made. A run that
+does not get there in ``--limit`` seconds or a million steps counts as that time, marked ``>``.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from report import Row, markdown, write
+from timing import machine
+
+TARGETS = {"Hopper-v4": 2500.0, "HalfCheetah-v4": 3000.0, "Walker2d-v4": 2000.0}
+STEPS = 1_000_000
+RELU = {"log_std_init": -2, "ortho_init": False, "activation_fn": torch.nn.ReLU, "net_arch": [256, 256]}
+ZOO: dict[str, dict[str, Any]] = {
+    "Hopper-v4": {
+        "batch_size": 32,
+        "n_steps": 512,
+        "gamma": 0.999,
+        "learning_rate": 9.80828e-05,
+        "ent_coef": 0.00229519,
+        "clip_range": 0.2,
+        "n_epochs": 5,
+        "gae_lambda": 0.99,
+        "max_grad_norm": 0.7,
+        "vf_coef": 0.835671,
+        "policy_kwargs": RELU,
+    },
+    "HalfCheetah-v4": {
+        "batch_size": 64,
+        "n_steps": 512,
+        "gamma": 0.98,
+        "learning_rate": 2.0633e-05,
+        "ent_coef": 0.000401762,
+        "clip_range": 0.1,
+        "n_epochs": 20,
+        "gae_lambda": 0.92,
+        "max_grad_norm": 0.8,
+        "vf_coef": 0.58096,
+        "policy_kwargs": RELU,
+    },
+    "Walker2d-v4": {
+        "batch_size": 32,
+        "n_steps": 512,
+        "gamma": 0.99,
+        "learning_rate": 5.05041e-05,
+        "ent_coef": 0.000585045,
+        "clip_range": 0.1,
+        "n_epochs": 20,
+        "gae_lambda": 0.95,
+        "max_grad_norm": 1.0,
+        "vf_coef": 0.871923,
+    },
+}
+
+
+def train_rat(env: str, seed: int, limit: float) -> tuple[float, int, bool]:
+    """Seconds, steps, and whether the target was reached."""
+    from ratpg.training.config import TrainConfig
+    from ratpg.training.presets import preset
+    from ratpg.training.trainer import Trainer
+
+    target, start = TARGETS[env], time.perf_counter()
+    with tempfile.TemporaryDirectory() as directory:
+        config = TrainConfig(
+            env=env, seed=seed, threads=1, total_timesteps=STEPS, run_dir=Path(directory), **preset("rat", "default")
+        )
+        trainer = Trainer.start(config)
+
+        def should_stop() -> bool:
+            return trainer.episodes.return_mean() >= target or time.perf_counter() - start > limit
+
+        trainer.run(should_stop=should_stop)
+    return time.perf_counter() - start, trainer.timesteps, trainer.episodes.return_mean() >= target
+
+
+def train_sb3(env: str, seed: int, limit: float) -> tuple[float, int, bool]:
+    """Seconds, steps, and whether the target was reached."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    target, start = TARGETS[env], time.perf_counter()
+
+    class UntilReached(BaseCallback):
+        """Asked at every episode's end, where our trainer asks at every rollout's."""
+
+        reached = False
+
+        def _on_step(self) -> bool:
+            if self.locals["dones"].any():
+                episodes = self.model.ep_info_buffer
+                self.reached = sum(episode["r"] for episode in episodes) / len(episodes) >= target
+            return not self.reached and time.perf_counter() - start <= limit
+
+    envs = VecNormalize(make_vec_env(env, 1, seed=seed), gamma=ZOO[env]["gamma"])
+    until = UntilReached()
+    model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **ZOO[env])
+    model.learn(STEPS, callback=until)
+    return time.perf_counter() - start, model.num_timesteps, until.reached
+
+
+WAYS = {"RAT": train_rat, "SB3 PPO": train_sb3}
+
+
+def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
+    """One training in a process of its own."""
+    arguments = [sys.executable, sys.argv[0], "--limit", str(limit), "--one", way, env, str(seed)]
+    output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    seconds, steps, reached = json.loads(output.splitlines()[-1])
+    row: Row = {"environment": env, "target": TARGETS[env], "what": way, "seed": seed, "steps": steps}
+    row |= {"seconds": round(seconds, 1), "reached": "yes" if reached else "no"}
+    print(row, flush=True)
+    return row
+
+
+def summary(rows: list[Row]) -> list[Row]:
+    """Median seconds of both, and their ratio, which is a lower bound where PPO did not get there."""
+    table: list[Row] = []
+    for env, target in TARGETS.items():
+        of = {way: [row for row in rows if row["environment"] == env and row["what"] == way] for way in WAYS}
+        medians = {way: statistics.median(float(row["seconds"]) for row in of[way]) for way in WAYS}
+        late = {way: ">" if sum(r["reached"] == "no" for r in of[way]) > len(of[way]) / 2 else "" for way in WAYS}
+        table.append(
+            {"environment": env, "return": target}
+            | {f"{way} (s)": f"{late[way]}{medians[way]:.0f}" for way in WAYS}
+            | {"ratio": f"{late['SB3 PPO']}{medians['SB3 PPO'] / medians['RAT']:.1f}"}
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
+    parser.add_argument("--limit", type=float, default=1500.0, help="seconds after which a training is given up")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("results/time_to_return"))
+    parser.add_argument("--one", nargs=3, metavar=("WHAT", "ENV", "SEED"), help="one training, as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.one:
+        way, env, seed = arguments.one
+        print(json.dumps(WAYS[way](env, int(seed), arguments.limit)))
+        return
+    jobs = [(way, env, seed, arguments.limit) for seed in range(arguments.seeds) for env in TARGETS for way in WAYS]
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        rows = list(pool.map(lambda job: run_apart(*job), jobs))
+    print(machine())
+    print(markdown(summary(rows)))
+    write(arguments.output, "seconds", rows)
+    write(arguments.output, "summary", summary(rows))
+
+
+if __name__ == "__main__":
+    main()
