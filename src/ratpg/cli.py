@@ -11,6 +11,7 @@ import json
 import operator
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ from ratpg.training.presets import PRESETS, preset
 from ratpg.training.trainer import Trainer, load_policy
 
 BAD_INPUT, INTERRUPTED = 2, 130
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 USAGE = """usage: ratpg COMMAND ...
 
   train   train an agent                       ratpg train --env Hopper-v4
   resume  continue an interrupted run          ratpg resume RUN_DIR
   eval    run deterministic episodes           ratpg eval RUN_DIR --episodes 10
   plot    draw learning curves                 ratpg plot RUN_DIR [RUN_DIR ...]
+  bench   measure speed or memory              ratpg bench throughput
 
 `ratpg COMMAND --help` lists a command's options."""
 
@@ -92,7 +95,7 @@ class PlotArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": _train, "resume": _resume, "eval": _eval, "plot": _plot}
+    commands = {"train": _train, "resume": _resume, "eval": _eval, "plot": _plot, "bench": _bench}
     if arguments[:1] == ["--version"]:
         print(f"ratpg {__version__}")
         return 0
@@ -209,6 +212,17 @@ def _plot(arguments: list[str]) -> int:
     for path in plot_runs(options.run_dirs, options.output or options.run_dirs[0] / "learning-curve"):
         print(path)
     return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    names = {path.stem: path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
+    if not names:
+        raise ValueError(
+            "the benchmarks are part of the repository, not of the installed package: clone it and `make setup`"
+        )
+    if not arguments or arguments[0] not in names:
+        raise BadArguments(f"name a benchmark: {', '.join(sorted(names))} (and its options, or --help)")
+    return subprocess.run([sys.executable, names[arguments[0]], *arguments[1:]]).returncode
 
 
 def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
