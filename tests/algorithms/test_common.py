@@ -21,6 +21,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "rat, gauss-newton critic": {"critic": "gauss-newton", "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "trpo": {"critic_epochs": 1, "critic_minibatches": 2},
     "trpo, steps of mini-batches": {"target_kl": None, "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
+    "acktr": {"damping": 0.1, "epochs": 2, "minibatches": 3},
+    "acktr, eigenvalue-corrected": {"eigenvalue_corrected": True, "epochs": 2, "minibatches": 3},
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
 SPECS = {"gaussian": GAUSSIAN, "categorical": DISCRETE}

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ratpg.algorithms.acktr import ACKTR, ACKTRConfig
 from ratpg.algorithms.ppo import PPO, PPOConfig
 from ratpg.algorithms.rat import RAT, RATConfig
 from ratpg.algorithms.trpo import TRPO, TRPOConfig
@@ -21,8 +22,8 @@ class Algorithm(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-Config = RATConfig | PPOConfig | TRPOConfig
-CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig, "trpo": TRPOConfig}
+Config = RATConfig | PPOConfig | TRPOConfig | ACKTRConfig
+CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig, "trpo": TRPOConfig, "acktr": ACKTRConfig}
 
 
 def make_algorithm(policy: ActorCritic, config: Config, generator: torch.Generator) -> Algorithm:
@@ -31,4 +32,6 @@ def make_algorithm(policy: ActorCritic, config: Config, generator: torch.Generat
         return PPO(policy, config, generator)
     if isinstance(config, TRPOConfig):
         return TRPO(policy, config, generator)
+    if isinstance(config, ACKTRConfig):
+        return ACKTR(policy, config, generator)
     return RAT(policy, config, generator)

@@ -1,8 +1,8 @@
 """The natural-gradient maths: torch only, and no word of reinforcement learning but "advantage"."""
 
-from ratpg.natgrad.capture import CaptureError
+from ratpg.natgrad.capture import CaptureError, Recorder
 from ratpg.natgrad.layers import PerSampleParameter
 from ratpg.natgrad.solve import Solution, solve_spd
 from ratpg.natgrad.transform import AdvantageTransform, Step
 
-__all__ = ["AdvantageTransform", "CaptureError", "PerSampleParameter", "Solution", "Step", "solve_spd"]
+__all__ = ["AdvantageTransform", "CaptureError", "PerSampleParameter", "Recorder", "Solution", "Step", "solve_spd"]

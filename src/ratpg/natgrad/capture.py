@@ -60,6 +60,18 @@ class Recorder:
         # Structures already compared with autograd -> the parameters that have to take the batched path.
         self._batched: dict[tuple[Any, ...], frozenset[str]] = {}
 
+    @staticmethod
+    def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter]) -> "Recorder":
+        """A recorder of a module, or of a sequence of modules and free parameters.
+
+        Raises:
+            ValueError: where nothing is trainable.
+        """
+        modules, parameters = _named(actor)
+        if not parameters:
+            raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
+        return Recorder(modules, parameters)
+
     @contextmanager
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
@@ -279,3 +291,22 @@ def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) ->
     except RuntimeError:
         single = [torch.autograd.grad(log_prob, parameters, v, retain_graph=True) for v in cotangents]
         return [torch.stack(parts) for parts in zip(*single, strict=True)]
+
+
+def _named(
+    actor: nn.Module | Sequence[nn.Module | nn.Parameter],
+) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
+    """Modules and trainable parameters by name; in a sequence each name starts with the position."""
+    parts = [("", actor)] if isinstance(actor, nn.Module) else [(str(i), part) for i, part in enumerate(actor)]
+    modules: dict[str, nn.Module] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    for prefix, part in parts:
+        if isinstance(part, nn.Parameter):
+            found = [(prefix, part)]
+        else:
+            known_modules = {id(module) for module in modules.values()}
+            modules.update({n: m for n, m in part.named_modules(prefix=prefix) if id(m) not in known_modules})
+            found = list(part.named_parameters(prefix=prefix))
+        known = {id(parameter) for parameter in parameters.values()}
+        parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})
+    return modules, parameters

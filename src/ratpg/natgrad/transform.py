@@ -71,11 +71,8 @@ class AdvantageTransform:
         if not (math.isfinite(damping) and damping >= 0):
             raise ValueError(f"damping must be finite and >= 0, got {damping}")
         self.damping = damping
-        modules, parameters = _named(actor)
-        if not parameters:
-            raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
-        self.parameters = parameters
-        self._recorder = Recorder(modules, parameters)
+        self._recorder = Recorder.over(actor)
+        self.parameters = self._recorder.parameters
         self._recorded: tuple[list[Factor], Tensor] | None = None
         self._workspace = Workspace()
 
@@ -164,25 +161,6 @@ class AdvantageTransform:
             predicted_kl=0.5 * along @ along,
             solution=solution,
         )
-
-
-def _named(
-    actor: nn.Module | Sequence[nn.Module | nn.Parameter],
-) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
-    """Modules and trainable parameters by name; in a sequence each name starts with the position."""
-    parts = [("", actor)] if isinstance(actor, nn.Module) else [(str(i), part) for i, part in enumerate(actor)]
-    modules: dict[str, nn.Module] = {}
-    parameters: dict[str, nn.Parameter] = {}
-    for prefix, part in parts:
-        if isinstance(part, nn.Parameter):
-            found = [(prefix, part)]
-        else:
-            known_modules = {id(module) for module in modules.values()}
-            modules.update({n: m for n, m in part.named_modules(prefix=prefix) if id(m) not in known_modules})
-            found = list(part.named_parameters(prefix=prefix))
-        known = {id(parameter) for parameter in parameters.values()}
-        parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})
-    return modules, parameters
 
 
 @contextmanager

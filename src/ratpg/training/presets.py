@@ -10,7 +10,7 @@
 
 from typing import Any
 
-from ratpg.algorithms import CONFIGS, Config, PPOConfig, RATConfig, TRPOConfig
+from ratpg.algorithms import CONFIGS, ACKTRConfig, Config, PPOConfig, RATConfig, TRPOConfig
 from ratpg.algorithms.checks import BadConfig
 
 PAPER_RUN = {
@@ -67,6 +67,10 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
                 critic_minibatches=8,
             ),
         ),
+    },
+    "acktr": {
+        "default": ({"gamma": 0.99}, ACKTRConfig()),
+        "paper": (PAPER_RUN, ACKTRConfig(anneal_step_size=False, epochs=4, minibatches=8)),
     },
 }
 

@@ -1,0 +1,167 @@
+"""Kronecker-factored curvature from the factors that `ratpg.natgrad` records.
+
+The Fisher block of a linear layer with homogeneous inputs ``ā = (a, 1)`` and output gradients ``d`` is approximated by
+``E[āāᵀ] ⊗ E[ddᵀ]`` (Martens & Grosse 2015, arXiv 1503.05671; convolutions and tokens as in Grosse & Martens 2016,
+arXiv 1602.01407); a free parameter has its block in full.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor, TokenFactor
+
+LARGEST_BLOCK = 4096
+"""Entries of a parameter whose block is kept in full."""
+
+
+class KFAC:
+    """The damped inverse of the approximate Fisher matrix, from exponential averages over mini-batches.
+
+    Args:
+        damping: λ > 0, split between a layer's two factors by their mean eigenvalues (factored Tikhonov); with
+            ``eigenvalue_corrected`` it is added to the eigenvalues of the whole block.
+        decay: of the averages at each update; they are bias-corrected.
+        interval: updates from one inversion to the next; the averages move at every update.
+        eigenvalue_corrected: EKFAC (George et al. 2018, arXiv 1806.03884): in the eigenbasis of the Kronecker factors
+            the diagonal is that of the true block, averaged since the basis was last found.
+    """
+
+    def __init__(self, damping: float, decay: float = 0.95, interval: int = 1, eigenvalue_corrected: bool = False):
+        self.damping, self.decay, self.interval = damping, decay, interval
+        self.eigenvalue_corrected = eigenvalue_corrected
+        self._updates = 0
+        self._averages: dict[str, Tensor] = {}
+        self._inverses: dict[str, Tensor] = {}  # with ``eigenvalue_corrected`` a layer's eigenbases instead
+        self._scales: dict[str, Tensor] = {}
+
+    def update(self, factors: Sequence[Factor]) -> None:
+        """Moves the averages towards a mini-batch's factors.
+
+        Raises:
+            TypeError: for a parameter of more than `LARGEST_BLOCK` entries that belongs to no linear layer.
+        """
+        self._updates += 1
+        for factor in factors:
+            for key, moment in _moments(factor).items():
+                average = self._averages.setdefault(key, torch.zeros_like(moment))
+                average.lerp_(moment, 1 - self.decay)
+        fresh = (self._updates - 1) % self.interval == 0
+        if fresh:
+            self._invert(factors)
+        if self.eigenvalue_corrected:
+            self._rescale(factors, fresh)
+
+    def precondition(self, factors: Sequence[Factor], gradient: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``(F̂ + λI)⁻¹ g``, {parameter name: tensor}, for the gradient of all parameters of these factors."""
+        direction: dict[str, Tensor] = {}
+        for factor in factors:
+            layer = _name(factor)
+            if not isinstance(factor, OuterFactor | TokenFactor):
+                (name,) = factor.names
+                g = gradient[name]
+                direction[name] = (self._inverses[f"block {layer}"] @ g.flatten()).view_as(g)
+                continue
+            left, right = self._inverses[f"output {layer}"], self._inverses[f"input {layer}"]
+            joint = _joint(factor, gradient)
+            if self.eigenvalue_corrected:
+                rotated = (left.T @ joint @ right) / (self._scales[layer] + self.damping)
+                joint = left @ rotated @ right.T
+            else:
+                joint = left @ joint @ right
+            direction |= _parts(factor, joint)
+        return direction
+
+    def _invert(self, factors: Sequence[Factor]) -> None:
+        weight = 1 - self.decay**self._updates
+        for factor in factors:
+            layer = _name(factor)
+            if not isinstance(factor, OuterFactor | TokenFactor):
+                self._inverses[f"block {layer}"] = _inverse(self._averages[f"block {layer}"] / weight, self.damping)
+                continue
+            inputs, outputs = (self._averages[f"{kind} {layer}"] / weight for kind in ("input", "output"))
+            if self.eigenvalue_corrected:
+                self._inverses[f"input {layer}"] = torch.linalg.eigh(inputs).eigenvectors
+                self._inverses[f"output {layer}"] = torch.linalg.eigh(outputs).eigenvectors
+                continue
+            # π² is the ratio of the mean eigenvalues; where a layer is dead there is nothing to split by.
+            ratio = inputs.diagonal().mean() / outputs.diagonal().mean()
+            pi = torch.where(ratio.isfinite() & (ratio > 0), ratio, torch.ones_like(ratio)).sqrt()
+            self._inverses[f"input {layer}"] = _inverse(inputs, pi * self.damping**0.5)
+            self._inverses[f"output {layer}"] = _inverse(outputs, self.damping**0.5 / pi)
+
+    def _rescale(self, factors: Sequence[Factor], fresh: bool) -> None:
+        for factor in factors:
+            if isinstance(factor, OuterFactor | TokenFactor):
+                layer = _name(factor)
+                inputs, outputs = _tokens(factor)
+                right, left = inputs @ self._inverses[f"input {layer}"], outputs @ self._inverses[f"output {layer}"]
+                if isinstance(factor, OuterFactor):
+                    squares = left.square().squeeze(1).T @ right.square().squeeze(1)
+                else:
+                    squares = torch.bmm(left.transpose(1, 2), right).square_().sum(0)
+                now = squares / len(inputs)
+                self._scales[layer] = now if fresh else self._scales[layer].lerp(now, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "updates": self._updates,
+            "averages": self._averages,
+            "inverses": self._inverses,
+            "scales": self._scales,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._updates = state["updates"]
+        self._averages, self._inverses, self._scales = state["averages"], state["inverses"], state["scales"]
+
+
+def _name(factor: Factor) -> str:
+    return " ".join(factor.names)
+
+
+def _tokens(factor: OuterFactor | TokenFactor) -> tuple[Tensor, Tensor]:
+    """Homogeneous inputs ``[B, T, d_in (+ 1)]`` and output gradients ``[B, T, d_out]`` of a layer."""
+    inputs, outputs = factor.inputs, factor.gradients
+    if isinstance(factor, OuterFactor):
+        inputs, outputs = inputs[:, None], outputs[:, None]
+    columns = [inputs] if factor.weight is not None else []
+    if factor.bias is not None:
+        columns.append(inputs.new_ones(*inputs.shape[:2], 1))
+    return torch.cat(columns, 2), outputs
+
+
+def _moments(factor: Factor) -> dict[str, Tensor]:
+    layer = _name(factor)
+    if isinstance(factor, OuterFactor | TokenFactor):
+        inputs, outputs = _tokens(factor)
+        samples, tokens = inputs.shape[:2]
+        a, d = inputs.flatten(0, 1), outputs.flatten(0, 1)
+        return {f"input {layer}": a.T @ a / samples, f"output {layer}": d.T @ d / (samples * tokens)}
+    if not isinstance(factor, DenseFactor) or factor.rows.shape[1] > LARGEST_BLOCK:
+        raise TypeError(f"KFAC has no block for parameter '{layer}': it belongs to no linear layer")
+    return {f"block {layer}": factor.rows.T @ factor.rows / len(factor.rows)}
+
+
+def _joint(factor: OuterFactor | TokenFactor, gradient: Mapping[str, Tensor]) -> Tensor:
+    """Weight and bias side by side, ``[d_out, d_in (+ 1)]``."""
+    columns = [gradient[factor.weight]] if factor.weight is not None else []
+    if factor.bias is not None:
+        columns.append(gradient[factor.bias][:, None])
+    return torch.cat(columns, 1)
+
+
+def _parts(factor: OuterFactor | TokenFactor, joint: Tensor) -> dict[str, Tensor]:
+    parts = {}
+    if factor.bias is not None:
+        parts[factor.bias], joint = joint[:, -1], joint[:, :-1]
+    if factor.weight is not None:
+        parts[factor.weight] = joint
+    return parts
+
+
+def _inverse(matrix: Tensor, damping: float | Tensor) -> Tensor:
+    damped = matrix + damping * torch.eye(len(matrix)).to(matrix)
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped))

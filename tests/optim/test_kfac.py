@@ -1,0 +1,152 @@
+"""KFAC against dense float64 blocks."""
+
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad import PerSampleParameter, Recorder
+from ratpg.natgrad.dense import score_matrix
+from ratpg.natgrad.factors import Factor
+from ratpg.optim.kfac import KFAC
+
+DAMPING = 0.03
+
+
+class Net(nn.Module):
+    """Two linear layers, one of them without a bias and over tokens, and a free parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.second = nn.Linear(4, 2, bias=False)
+        self.free = PerSampleParameter(torch.randn(2))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, 3] -> [B]``; the second layer sees two tokens of each sample."""
+        hidden = self.first(x).tanh()
+        tokens = self.second(torch.stack([hidden, hidden.square()], 1))
+        return (tokens.sum(1) * self.free(x)).sin().sum(1)
+
+
+def recorded(samples: int, seed: int = 0) -> tuple[Net, list[Factor], dict[str, Tensor]]:
+    """The net, its factors, and the rows of ``H`` of each parameter, ``[B, size]``."""
+    torch.manual_seed(0)
+    net = Net()
+    recorder = Recorder.over(net)
+    x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with recorder.record():
+        scalar = net(x)
+    rows = {name: score_matrix(scalar, [p]) for name, p in recorder.parameters.items()}
+    return net, recorder.factors(scalar), rows
+
+
+def gradient_of(net: Net) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {name: torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in net.named_parameters()}
+
+
+def first_layer(values: dict[str, Tensor]) -> Tensor:
+    """Weight and bias of the first layer as the block orders them, flat or as rows."""
+    weight, bias = values["first.weight"], values["first.bias"]
+    if weight.ndim == 2 and weight.shape == (4, 3):
+        return torch.cat([weight, bias[:, None]], 1).flatten()
+    return torch.cat([weight.view(-1, 4, 3), bias[:, :, None]], 2).flatten(1)
+
+
+def test_the_kronecker_factors_are_the_dense_moments() -> None:
+    net, factors, _ = recorded(7)
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    homogeneous = torch.cat([x, torch.ones(7, 1, dtype=torch.float64)], 1)
+    output = net.first(x).detach().requires_grad_()
+    hidden = output.tanh()
+    tokens = net.second(torch.stack([hidden, hidden.square()], 1))
+    (d,) = torch.autograd.grad((tokens.sum(1) * net.free(x)).sin().sum(), output)
+    inputs = sum(torch.outer(a, a) for a in homogeneous) / 7
+    outputs = sum(torch.outer(row, row) for row in d) / 7
+    ratio = (inputs.trace() / 4) / (outputs.trace() / 4)
+    eye = torch.eye(4, dtype=torch.float64)
+    damped = torch.kron(outputs + (DAMPING / ratio) ** 0.5 * eye, inputs + (DAMPING * ratio) ** 0.5 * eye)
+    gradient = gradient_of(net)
+    kfac = KFAC(DAMPING)
+    kfac.update(factors)
+    direction = kfac.precondition(factors, gradient)
+    torch.testing.assert_close(first_layer(direction), torch.linalg.solve(damped, first_layer(gradient)))
+
+
+def test_of_one_sample_the_corrected_block_is_exact() -> None:
+    net, factors, rows = recorded(1)
+    kfac = KFAC(DAMPING, eigenvalue_corrected=True)
+    kfac.update(factors)
+    gradient = gradient_of(net)
+    direction = kfac.precondition(factors, gradient)
+    h = first_layer(rows)
+    fisher = h.T @ h + DAMPING * torch.eye(16, dtype=torch.float64)
+    torch.testing.assert_close(first_layer(direction), torch.linalg.solve(fisher, first_layer(gradient)))
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_block_of_a_free_parameter_is_exact(corrected: bool) -> None:
+    net, factors, rows = recorded(7)
+    kfac = KFAC(DAMPING, eigenvalue_corrected=corrected)
+    kfac.update(factors)
+    gradient = gradient_of(net)
+    direction = kfac.precondition(factors, gradient)
+    h = rows["free.value"]
+    fisher = h.T @ h / 7 + DAMPING * torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(direction["free.value"], torch.linalg.solve(fisher, gradient["free.value"]))
+
+
+def test_the_corrected_diagonal_is_that_of_the_true_block_in_the_eigenbasis() -> None:
+    _net, factors, rows = recorded(7)
+    kfac = KFAC(DAMPING, eigenvalue_corrected=True)
+    kfac.update(factors)
+    for layer, block in {"first.weight first.bias": first_layer(rows), "second.weight": rows["second.weight"]}.items():
+        basis = torch.kron(kfac._inverses[f"output {layer}"], kfac._inverses[f"input {layer}"])
+        expected = (block @ basis).square().mean(0)
+        torch.testing.assert_close(kfac._scales[layer].flatten(), expected)
+
+
+def test_averages_are_bias_corrected_and_inverted_at_the_interval() -> None:
+    (_, first, _), (net, second, _) = recorded(7, seed=0), recorded(7, seed=1)
+    gradient = gradient_of(net)
+    slow, always = KFAC(DAMPING, decay=0.5, interval=2), KFAC(DAMPING, decay=0.5)
+    directions = []
+    for factors in (first, second, second):
+        for kfac in (slow, always):
+            kfac.update(factors)
+        directions.append([kfac.precondition(factors, gradient)["free.value"] for kfac in (slow, always)])
+    assert torch.equal(directions[0][0], directions[0][1])
+    assert torch.equal(directions[1][0], directions[0][0])
+    assert not torch.equal(directions[1][1], directions[0][1])
+    assert torch.equal(directions[2][0], directions[2][1])
+    rows = [factor.rows for factors in (first, second) for factor in factors if factor.names == ("free.value",)]
+    old, new = (r.T @ r / 7 for r in rows)
+    expected = torch.linalg.solve((old + 2 * new) / 3 + DAMPING * torch.eye(2), gradient["free.value"])
+    torch.testing.assert_close(directions[1][1], expected)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_restored_state_goes_on_to_the_bit(corrected: bool) -> None:
+    (net, first, _), (_, second, _) = recorded(7, seed=0), recorded(7, seed=1)
+    kfac = KFAC(DAMPING, interval=2, eigenvalue_corrected=corrected)
+    kfac.update(first)
+    file = io.BytesIO()
+    torch.save(kfac.state_dict(), file)
+    file.seek(0)
+    restored = KFAC(DAMPING, interval=2, eigenvalue_corrected=corrected)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    gradient = gradient_of(net)
+    for instance in (kfac, restored):
+        instance.update(second)
+    ours, theirs = (instance.precondition(second, gradient) for instance in (kfac, restored))
+    assert all(torch.equal(ours[name], theirs[name]) for name in gradient)
+
+
+def test_a_parameter_of_no_linear_layer_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratpg.optim.kfac.LARGEST_BLOCK", 1)
+    _, factors, _ = recorded(3)
+    with pytest.raises(TypeError, match=r"free\.value"):
+        KFAC(DAMPING).update(factors)
