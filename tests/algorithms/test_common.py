@@ -23,6 +23,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "trpo, steps of mini-batches": {"target_kl": None, "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "acktr": {"damping": 0.1, "epochs": 2, "minibatches": 3},
     "acktr, eigenvalue-corrected": {"eigenvalue_corrected": True, "epochs": 2, "minibatches": 3},
+    "sophia": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3, "hessian_interval": 2, "critic_minibatches": 2},
+    "sophia, hutchinson": {"hessian": "hutchinson", "epochs": 2, "minibatches": 3, "hessian_interval": 2},
+    "diag": {"epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
 SPECS = {"gaussian": GAUSSIAN, "categorical": DISCRETE}

@@ -5,8 +5,10 @@ from typing import Any, Protocol
 import torch
 
 from ratpg.algorithms.acktr import ACKTR, ACKTRConfig
+from ratpg.algorithms.diag import Diag, DiagConfig
 from ratpg.algorithms.ppo import PPO, PPOConfig
 from ratpg.algorithms.rat import RAT, RATConfig
+from ratpg.algorithms.sophia import Sophia, SophiaConfig
 from ratpg.algorithms.trpo import TRPO, TRPOConfig
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
@@ -22,16 +24,26 @@ class Algorithm(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-Config = RATConfig | PPOConfig | TRPOConfig | ACKTRConfig
-CONFIGS: dict[str, type[Config]] = {"rat": RATConfig, "ppo": PPOConfig, "trpo": TRPOConfig, "acktr": ACKTRConfig}
+Config = RATConfig | PPOConfig | TRPOConfig | ACKTRConfig | SophiaConfig | DiagConfig
+CONFIGS: dict[str, type[Config]] = {
+    "rat": RATConfig,
+    "ppo": PPOConfig,
+    "trpo": TRPOConfig,
+    "acktr": ACKTRConfig,
+    "sophia": SophiaConfig,
+    "diag": DiagConfig,
+}
+_ALGORITHMS: dict[type[Config], Any] = {
+    RATConfig: RAT,
+    PPOConfig: PPO,
+    TRPOConfig: TRPO,
+    ACKTRConfig: ACKTR,
+    SophiaConfig: Sophia,
+    DiagConfig: Diag,
+}
 
 
 def make_algorithm(policy: ActorCritic, config: Config, generator: torch.Generator) -> Algorithm:
     """The algorithm that this config belongs to."""
-    if isinstance(config, PPOConfig):
-        return PPO(policy, config, generator)
-    if isinstance(config, TRPOConfig):
-        return TRPO(policy, config, generator)
-    if isinstance(config, ACKTRConfig):
-        return ACKTR(policy, config, generator)
-    return RAT(policy, config, generator)
+    algorithm: Algorithm = _ALGORITHMS[type(config)](policy, config, generator)
+    return algorithm

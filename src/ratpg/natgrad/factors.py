@@ -1,12 +1,13 @@
 """A layer's share of the score matrix ``H``, kept in factored form.
 
 Row ``i`` of ``H [B, p]`` is the score ``∇θ log π(aᵢ|sᵢ)``.  A *factor* holds the columns of ``H`` that
-belong to one layer without forming them, and offers the three products everything else is made of:
+belong to one layer without forming them, and offers the products everything else is made of:
 
 ===============  ===========================================  ================
 ``add_gram(K)``  adds ``H Hᵀ``, this layer's share of ``K``      ``[B, B]``
 ``matvec(g)``    ``H g`` for ``g = {parameter name: tensor}``    ``[B]``
 ``rmatvec(v)``   ``Hᵀ v`` as ``{parameter name: tensor}``        parameter shapes
+``squares(v)``   ``(H∘H)ᵀ v``, likewise                        parameter shapes
 ===============  ===========================================  ================
 
 No factor applies ``1/B``, a weight or the damping: that is `ratpg.natgrad.transform`'s alone.
@@ -41,6 +42,8 @@ class Factor(Protocol):
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor: ...
 
     def rmatvec(self, v: Tensor) -> dict[str, Tensor]: ...
+
+    def squares(self, v: Tensor) -> dict[str, Tensor]: ...
 
     def squared_norms(self) -> Tensor:
         """Squared norms of the rows, the diagonal of the share of ``K``, ``[B]``."""
@@ -129,6 +132,15 @@ class OuterFactor:
             products[self.bias] = weighted.sum(0)
         return products
 
+    def squares(self, v: Tensor) -> dict[str, Tensor]:
+        weighted = self.gradients.square() * v[:, None]
+        products = {}
+        if self.weight is not None:
+            products[self.weight] = weighted.T @ self.inputs.square()
+        if self.bias is not None:
+            products[self.bias] = weighted.sum(0)
+        return products
+
 
 class TokenFactor:
     """A linear layer applied to ``T`` tokens of each sample: row ``i`` is ``Σₜ dᵢₜ aᵢₜᵀ = Dᵢᵀ Aᵢ``.
@@ -210,6 +222,16 @@ class TokenFactor:
             products[self.bias] = weighted.sum((0, 1))
         return products
 
+    def squares(self, v: Tensor) -> dict[str, Tensor]:
+        products = {}
+        if self.weight is not None:
+            d_in = self.inputs.shape[2]
+            slices = [(v @ rows.square()).view(-1, d_in) for rows in self._row_slices()]
+            products[self.weight] = torch.cat(slices)
+        if self.bias is not None:
+            products[self.bias] = v @ self.gradients.sum(1).square()
+        return products
+
 
 class DenseFactor:
     """A parameter whose rows are held as they are.
@@ -237,3 +259,6 @@ class DenseFactor:
 
     def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
         return {self.name: (v @ self.rows).view(self._shape)}
+
+    def squares(self, v: Tensor) -> dict[str, Tensor]:
+        return {self.name: (v @ self.rows.square()).view(self._shape)}

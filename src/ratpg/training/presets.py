@@ -10,7 +10,16 @@
 
 from typing import Any
 
-from ratpg.algorithms import CONFIGS, ACKTRConfig, Config, PPOConfig, RATConfig, TRPOConfig
+from ratpg.algorithms import (
+    CONFIGS,
+    ACKTRConfig,
+    Config,
+    DiagConfig,
+    PPOConfig,
+    RATConfig,
+    SophiaConfig,
+    TRPOConfig,
+)
 from ratpg.algorithms.checks import BadConfig
 
 PAPER_RUN = {
@@ -47,13 +56,19 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     },
     "ppo": {
         "default": (
-            {"gamma": 0.99, "hidden": (64, 64), "activation": "tanh", "initial_log_std": 0.0},
+            {
+                "gamma": 0.99,
+                "gae_lambda": 0.95,
+                "hidden": (64, 64),
+                "activation": "tanh",
+                "initial_log_std": 0.0,
+            },
             PPOConfig(),
         ),
         "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
     "trpo": {
-        "default": ({"initial_log_std": 0.0}, TRPOConfig()),
+        "default": ({"gamma": 0.99, "gae_lambda": 0.95, "initial_log_std": 0.0}, TRPOConfig()),
         # FVP + CG as the paper has it: RAT's mini-batches and steps, the direction by conjugate gradients.
         "paper": (
             PAPER_RUN,
@@ -71,6 +86,25 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     "acktr": {
         "default": ({"gamma": 0.99}, ACKTRConfig()),
         "paper": (PAPER_RUN, ACKTRConfig(anneal_step_size=False, epochs=4, minibatches=8)),
+    },
+    "sophia": {
+        "default": ({"gamma": 0.99, "gae_lambda": 0.95}, SophiaConfig()),
+        "paper": (PAPER_RUN, SophiaConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
+    },
+    "diag": {
+        "default": ({}, DiagConfig()),
+        "paper": (
+            PAPER_RUN,
+            DiagConfig(
+                step_size=0.05,
+                step_size_bounds=(1e-4, 0.05),
+                kl_band=(0.004, 0.016),
+                kl_band_per_dimension=False,
+                max_step_norm=0.5,
+                epochs=4,
+                minibatches=8,
+            ),
+        ),
     },
 }
 

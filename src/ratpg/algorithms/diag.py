@@ -1,0 +1,152 @@
+"""The damped diagonal of the empirical Fisher matrix, which the authors' code calls Sophia."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ratpg.algorithms.checks import require
+from ratpg.algorithms.critic import AdamCritic
+from ratpg.natgrad import Recorder
+from ratpg.optim.kl_band import KLBand
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic
+
+
+@dataclass(frozen=True)
+class DiagConfig:
+    """Hyperparameters of the diagonal Fisher preconditioner."""
+
+    damping: float = 0.1
+    """Damping λ of the diagonal, > 0."""
+    step_size: float = 0.1
+    """First step size η; adapted to the KL band after each rollout."""
+    step_size_bounds: tuple[float, float] = (1e-4, 2.0)
+    """Least and greatest step size."""
+    kl_band: tuple[float, float] = (0.0017, 0.0067)
+    """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
+    multiplied by 1.5."""
+    kl_band_per_dimension: bool = True
+    """Whether the KL band is that of each action dimension, over which a Gaussian's divergence is a sum."""
+    max_step_norm: float | None = None
+    """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
+    epochs: int = 2
+    """Passes over each rollout by the actor."""
+    minibatches: int = 2
+    """Mini-batches in each of these passes."""
+    entropy_coefficient: float = 0.0
+    """First weight of the policy's entropy, falling linearly to 0 at the end of the run: this much of the negative
+    log-probability is added to the normalised advantages."""
+    ratio_bounds: tuple[float, float] = (0.1, 10.0)
+    """Importance ratios are clamped to this range."""
+    critic_learning_rate: float = 1e-3
+    """Adam's learning rate for the critic."""
+    critic_max_grad_norm: float = 5.0
+    """Bound on the norm of the critic's gradient."""
+    critic_epochs: int = 4
+    """Passes over each rollout by the critic."""
+    critic_minibatches: int = 8
+    """Mini-batches in each of these passes."""
+
+    def __post_init__(self) -> None:
+        for name in ("damping", "step_size", "max_step_norm", "critic_learning_rate", "critic_max_grad_norm"):
+            require(name, getattr(self, name), above=0)
+        require("entropy_coefficient", self.entropy_coefficient, at_least=0)
+        for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
+            require(name, getattr(self, name), at_least=1)
+        for name in ("step_size_bounds", "kl_band", "ratio_bounds"):
+            low, high = getattr(self, name)
+            require(name, low, above=0)
+            require(name, high, at_least=low)
+        least, greatest = self.step_size_bounds
+        require("step_size", self.step_size, at_least=least, at_most=greatest)
+
+
+class Diag:
+    """Updates a policy from rollouts.
+
+    Per mini-batch one step along ``HᵀΣy / (diag(HᵀΣH) + λ)``, element by element, of size ``min(η, ν/‖g‖)``.
+    The diagonal comes from the recorded factors, without per-sample gradients.
+
+    Args:
+        policy: the policy to improve, in place.
+        config: hyperparameters.
+        generator: source of the mini-batches' order.
+    """
+
+    def __init__(self, policy: ActorCritic, config: DiagConfig, generator: torch.Generator):
+        self.policy, self.config, self.generator = policy, config, generator
+        self.recorder = Recorder.over(policy.actor)
+        self.critic = AdamCritic(
+            policy,
+            learning_rate=config.critic_learning_rate,
+            epochs=config.critic_epochs,
+            minibatches=config.critic_minibatches,
+            max_grad_norm=config.critic_max_grad_norm,
+            generator=generator,
+        )
+        dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
+        low, high = config.kl_band
+        self.step_size = KLBand(config.step_size, (dimensions * low, dimensions * high), config.step_size_bounds)
+
+    def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
+        """One rollout's worth of improvement.
+
+        Args:
+            batch: the rollout.
+            remaining: share of the run that is still to come, from 1 to 0.
+
+        Returns:
+            What happened, for the log.
+        """
+        norms = [
+            self._actor_step(minibatch, self.config.entropy_coefficient * remaining)
+            for _ in range(self.config.epochs)
+            for minibatch in batch.minibatches(self.config.minibatches, self.generator)
+        ]
+        value_loss = self.critic.fit(batch)
+        with torch.no_grad():
+            distribution = self.policy.actor(batch.observations).detach()
+            kl = float(batch.distribution.kl(distribution).mean())
+        used = self.step_size.value
+        self.step_size.update(kl)
+        return {
+            "kl": kl,
+            "entropy": float(distribution.entropy().mean()),
+            "learning_rate": used,
+            "grad_norm": float(torch.stack(norms).mean()),
+            "value_loss": value_loss,
+        }
+
+    def _actor_step(self, batch: Batch, entropy_coefficient: float) -> Tensor:
+        config = self.config
+        with self.recorder.record():
+            log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
+        ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
+        advantages = batch.advantages - batch.advantages.mean()
+        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        surprise = log_prob.detach().mean() - log_prob.detach()
+        advantages = advantages + entropy_coefficient * surprise
+        factors = self.recorder.factors(log_prob)
+        with torch.no_grad():
+            weights = ratio / len(ratio)
+            direction: dict[str, Tensor] = {}
+            for factor in factors:
+                diagonal = factor.squares(weights)
+                for name, gradient in factor.rmatvec(weights * advantages).items():
+                    direction[name] = gradient / (diagonal[name] + config.damping)
+            norm = torch.stack([g.norm() for g in direction.values()]).norm()
+            size = torch.full_like(norm, self.step_size.value)
+            if config.max_step_norm is not None:
+                size = size.clamp(max=config.max_step_norm / norm)
+            for name, g in direction.items():
+                self.recorder.parameters[name].add_(g * size)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"critic": self.critic.state_dict(), "step_size": self.step_size.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.critic.load_state_dict(state["critic"])
+        self.step_size.value = state["step_size"]
