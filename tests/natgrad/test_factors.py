@@ -1,4 +1,4 @@
-"""The factored products K, Hg and Hᵀv equal those of the full score matrix, over the whole table of cases."""
+"""The factored products K, Hg, Hᵀv and (H∘H)ᵀv equal those of the full score matrix, over the whole table of cases."""
 
 import pytest
 import torch
@@ -28,8 +28,10 @@ def test_products_are_those_of_the_score_matrix(name: str, dtype: torch.dtype, t
         found = transform._recorder.factors(log_prob)
         assert sorted(n for factor in found for n in factor.names) == sorted(transform.parameters)
         products: dict[str, Tensor] = {}
+        squares: dict[str, Tensor] = {}
         for factor in found:
             products.update(factor.rmatvec(vector))
+            squares.update(factor.squares(vector.abs()))
         along = sum((factor.matvec(named_g) for factor in found), torch.zeros_like(vector))
         norms = sum((factor.squared_norms() for factor in found), torch.zeros_like(vector))
 
@@ -39,6 +41,8 @@ def test_products_are_those_of_the_score_matrix(name: str, dtype: torch.dtype, t
         in_order = flat(products[n] for n in transform.parameters)
         assert relative_error(in_order, scores.T @ vector.double()) <= tolerance
         assert relative_error(norms, scores.square().sum(1)) <= tolerance
+        in_order = flat(squares[n] for n in transform.parameters)
+        assert relative_error(in_order, scores.square().T @ vector.abs().double()) <= tolerance
 
         with transform.record():
             log_prob = case.log_prob()
