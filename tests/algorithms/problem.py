@@ -1,5 +1,7 @@
 """A small policy and a batch of made-up experience, in float64."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from ratpg.rl.policy import ActorCritic, PolicySpec
 
 ROWS, D, A = 24, 5, 2
 GAUSSIAN = PolicySpec((D,), (A,), 0, 0, (), (), hidden=(6,), activation="tanh")
+SHARED = dataclasses.replace(GAUSSIAN, shared=True)
 DISCRETE = PolicySpec((D,), (), 3, 0, (), (), hidden=(6,), activation="tanh")
 
 

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 from ratpg.algorithms import CONFIGS, Config, make_algorithm
 from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.batch import Batch
+from ratpg.rl.policy import PolicySpec
 
-from .problem import DISCRETE, GAUSSIAN, make_batch, make_policy
+from .problem import DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
 
 SMALL: dict[str, dict[str, Any]] = {
     "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
@@ -28,33 +29,45 @@ SMALL: dict[str, dict[str, Any]] = {
     "diag": {"epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
-SPECS = {"gaussian": GAUSSIAN, "categorical": DISCRETE}
+SEPARATE_ONLY = ("trpo", "sophia")
 every_algorithm = pytest.mark.parametrize("algo", SMALL)
-every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+every_network = pytest.mark.parametrize(
+    ("algo", "spec"),
+    [
+        pytest.param(algo, spec, id=f"{algo}, {kind}")
+        for algo in SMALL
+        for kind, spec in {"gaussian": GAUSSIAN, "categorical": DISCRETE, "shared": SHARED}.items()
+        if not (kind == "shared" and algo.startswith(SEPARATE_ONLY))
+    ],
+)
 
 
 def small(algo: str, **changes: Any) -> Config:
     return CONFIGS[algo.partition(",")[0]](**SMALL[algo] | changes)
 
 
+@pytest.mark.parametrize("algo", SEPARATE_ONLY)
+def test_what_has_no_form_for_shared_layers_refuses_them(algo: str) -> None:
+    with pytest.raises(BadConfig, match=f"{algo} needs separate networks"):
+        make_algorithm(make_policy(SHARED), small(algo), torch.Generator())
+
+
 def test_every_algorithm_is_here() -> None:
     assert {name.partition(",")[0] for name in SMALL} == set(CONFIGS)
 
 
-@every_algorithm
-@every_spec
-def test_every_parameter_moves_log_std_too(algo: str, spec) -> None:
+@every_network
+def test_every_parameter_moves_log_std_too(algo: str, spec: PolicySpec) -> None:
     policy = make_policy(spec)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    assert any("log_std" in name for name in before) == (spec is GAUSSIAN)
+    assert any("log_std" in name for name in before) == (spec is not DISCRETE)
     make_algorithm(policy, small(algo), torch.Generator()).update(make_batch(policy), 1.0)
     for name, parameter in policy.named_parameters():
         assert not torch.equal(parameter, before[name]), name
 
 
-@every_algorithm
-@every_spec
-def test_a_restored_algorithm_goes_on_to_the_bit(algo: str, spec) -> None:
+@every_network
+def test_a_restored_algorithm_goes_on_to_the_bit(algo: str, spec: PolicySpec) -> None:
     policy, generator = make_policy(spec), torch.Generator().manual_seed(3)
     algorithm = make_algorithm(policy, small(algo), generator)
     algorithm.update(make_batch(policy, seed=1), 1.0)

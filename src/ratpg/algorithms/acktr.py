@@ -1,6 +1,5 @@
 """ACKTR: natural gradients by Kronecker factors in a trust region (Wu et al. 2017, arXiv 1708.05144)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ratpg.algorithms.checks import require
+from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import Recorder
-from ratpg.natgrad.factors import Factor
 from ratpg.optim.kfac import KFAC
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
@@ -35,6 +34,8 @@ class ACKTRConfig:
     """EKFAC: the block's own diagonal in the eigenbasis of the factors."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy: this much of the negative log-probability is added to the normalised advantages."""
+    value_coefficient: float = 1.0
+    """With shared layers: weight of the critic's loss beside the surrogate."""
     epochs: int = 4
     """Passes over each rollout."""
     minibatches: int = 2
@@ -44,7 +45,8 @@ class ACKTRConfig:
         for name in ("max_step_size", "kl_clip", "damping"):
             require(name, getattr(self, name), above=0)
         require("factor_decay", self.factor_decay, at_least=0, at_most=1 - 1e-6)
-        require("entropy_coefficient", self.entropy_coefficient, at_least=0)
+        for name in ("entropy_coefficient", "value_coefficient"):
+            require(name, getattr(self, name), at_least=0)
         for name in ("inverse_interval", "epochs", "minibatches"):
             require(name, getattr(self, name), at_least=1)
 
@@ -53,21 +55,24 @@ class ACKTR:
     """Updates a policy from rollouts.
 
     Per mini-batch the actor moves by ``η F̂⁻¹ ∇ mean(r y)`` and the critic, as a Gaussian of unit variance, by
-    ``η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its Kronecker-factored matrix and ``η = min(η_max, √(2δ / gᵀF̂g))``.
+    ``−η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its Kronecker-factored matrix and ``η = min(η_max, √(2δ / gᵀF̂g))``.
+    Where they share layers both are one network with one matrix, that of the joint likelihood (`joint_score`).
     Deviations from the paper: no momentum, the actions of the rollout stand for sampled ones in the Fisher matrix
     (they were drawn from the policy), and the critic is fitted in PopArt's units.
 
     Args:
         policy: the policy to improve, in place.
         config: hyperparameters.
-        generator: source of the mini-batches' order.
+        generator: source of the mini-batches' order, and of the values drawn.
     """
 
     def __init__(self, policy: ActorCritic, config: ACKTRConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
-        self.actor, self.critic = Recorder.over(policy.actor), Recorder.over(policy.critic)
         options = config.damping, config.factor_decay, config.inverse_interval, config.eigenvalue_corrected
-        self.actor_kfac, self.critic_kfac = KFAC(*options), KFAC(*options)
+        self.shared = policy.spec.shared
+        networks = {"both": policy} if self.shared else {"actor": policy.actor, "critic": policy.critic}
+        self.recorders = {name: Recorder.over(network) for name, network in networks.items()}
+        self.kfac = {name: KFAC(*options) for name in networks}
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -85,10 +90,11 @@ class ACKTR:
         sizes, norms, errors = [], [], []
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                size, norm = self._actor_step(minibatch, share)
+                step = self._shared_step if self.shared else self._separate_step
+                size, norm, error = step(minibatch, share)
                 sizes.append(size)
                 norms.append(norm)
-                errors.append(self._critic_step(minibatch, share))
+                errors.append(error)
         with torch.no_grad():
             distribution = policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -100,45 +106,51 @@ class ACKTR:
             "value_loss": float(torch.stack(errors).mean()),
         }
 
-    def _actor_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
-        with self.actor.record():
+    def _separate_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        with self.recorders["actor"].record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
-        ratio = (log_prob.detach() - batch.log_prob).exp()
+        surrogate = (self._weighted_advantages(batch, log_prob.detach()) * log_prob).mean()
+        size, norm = self._step("actor", log_prob, surrogate, share)
+        with self.recorders["critic"].record():
+            values = self.policy.critic(batch.observations)
+        error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
+        self._step("critic", values, -0.5 * error, share)
+        return size, norm, error.detach()
+
+    def _shared_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        with self.recorders["both"].record():
+            score, log_prob, values = joint_score(self.policy, batch, self.generator)
+        surrogate = (self._weighted_advantages(batch, log_prob.detach()) * log_prob).mean()
+        error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
+        size, norm = self._step("both", score, surrogate - 0.5 * self.config.value_coefficient * error, share)
+        return size, norm, error.detach()
+
+    def _weighted_advantages(self, batch: Batch, log_prob: Tensor) -> Tensor:
         advantages = batch.advantages - batch.advantages.mean()
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
-        surprise = log_prob.detach().mean() - log_prob.detach()
-        advantages = advantages + self.config.entropy_coefficient * surprise
-        factors = self.actor.factors(log_prob)
-        return self._step(self.actor, self.actor_kfac, factors, ratio * advantages, share)
+        advantages = advantages + self.config.entropy_coefficient * (log_prob.mean() - log_prob)
+        return (log_prob - batch.log_prob).exp() * advantages
 
-    def _critic_step(self, batch: Batch, share: float) -> Tensor:
-        with self.critic.record():
-            values = self.policy.critic(batch.observations)
-        residuals = self.policy.value_head.normalize(batch.returns) - values.detach()
-        self._step(self.critic, self.critic_kfac, self.critic.factors(values), residuals, share)
-        return residuals.square().mean()
-
-    @torch.no_grad()
-    def _step(
-        self, recorder: Recorder, kfac: KFAC, factors: Sequence[Factor], v: Tensor, share: float
-    ) -> tuple[Tensor, Tensor]:
-        """Moves along ``F̂⁻¹ Hᵀv/B``; returns step size and the norm of that direction."""
-        gradient: dict[str, Tensor] = {}
-        for factor in factors:
-            gradient |= factor.rmatvec(v / len(v))
-        kfac.update(factors)
-        direction = kfac.precondition(factors, gradient)
-        # gᵀ(F̂ + λI)g, of which the gradient is one side already.
-        curvature = torch.stack([(direction[name] * gradient[name]).sum() for name in gradient]).sum()
-        size = (2 * share * self.config.kl_clip / curvature.clamp(min=1e-20)).sqrt()
-        size = size.clamp(max=share * self.config.max_step_size)
-        for name, g in direction.items():
-            recorder.parameters[name].add_(g * size)
-        return size, torch.stack([g.norm() for g in direction.values()]).norm()
+    def _step(self, name: str, score: Tensor, gain: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Moves a network along ``F̂⁻¹ ∇gain``; returns step size and the norm of that direction."""
+        recorder, kfac = self.recorders[name], self.kfac[name]
+        factors = recorder.factors(score)
+        gradients = torch.autograd.grad(gain, list(recorder.parameters.values()))
+        gradient = dict(zip(recorder.parameters, gradients, strict=True))
+        with torch.no_grad():
+            kfac.update(factors)
+            direction = kfac.precondition(factors, gradient)
+            # gᵀ(F̂ + λI)g, of which the gradient is one side already.
+            curvature = torch.stack([(direction[name] * gradient[name]).sum() for name in gradient]).sum()
+            size = (2 * share * self.config.kl_clip / curvature.clamp(min=1e-20)).sqrt()
+            size = size.clamp(max=share * self.config.max_step_size)
+            for parameter, g in direction.items():
+                recorder.parameters[parameter].add_(g * size)
+            return size, torch.stack([g.norm() for g in direction.values()]).norm()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"actor_kfac": self.actor_kfac.state_dict(), "critic_kfac": self.critic_kfac.state_dict()}
+        return {name: kfac.state_dict() for name, kfac in self.kfac.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor_kfac.load_state_dict(state["actor_kfac"])
-        self.critic_kfac.load_state_dict(state["critic_kfac"])
+        for name, kfac in self.kfac.items():
+            kfac.load_state_dict(state[name])

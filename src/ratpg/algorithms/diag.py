@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import Recorder
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -40,6 +41,8 @@ class DiagConfig:
     log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
+    value_coefficient: float = 1.0
+    """With shared layers: weight of the critic's loss beside the surrogate."""
     critic_learning_rate: float = 1e-3
     """Adam's learning rate for the critic."""
     critic_max_grad_norm: float = 5.0
@@ -52,7 +55,8 @@ class DiagConfig:
     def __post_init__(self) -> None:
         for name in ("damping", "step_size", "max_step_norm", "critic_learning_rate", "critic_max_grad_norm"):
             require(name, getattr(self, name), above=0)
-        require("entropy_coefficient", self.entropy_coefficient, at_least=0)
+        for name in ("entropy_coefficient", "value_coefficient"):
+            require(name, getattr(self, name), at_least=0)
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
         for name in ("step_size_bounds", "kl_band", "ratio_bounds"):
@@ -67,7 +71,8 @@ class Diag:
     """Updates a policy from rollouts.
 
     Per mini-batch one step along ``HᵀΣy / (diag(HᵀΣH) + λ)``, element by element, of size ``min(η, ν/‖g‖)``.
-    The diagonal comes from the recorded factors, without per-sample gradients.
+    The diagonal comes from the recorded factors, without per-sample gradients. Where actor and critic share layers it
+    is that of the joint likelihood (`joint_score`), and the gradient that of surrogate and critic's loss together.
 
     Args:
         policy: the policy to improve, in place.
@@ -77,15 +82,17 @@ class Diag:
 
     def __init__(self, policy: ActorCritic, config: DiagConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
-        self.recorder = Recorder.over(policy.actor)
-        self.critic = AdamCritic(
-            policy,
-            learning_rate=config.critic_learning_rate,
-            epochs=config.critic_epochs,
-            minibatches=config.critic_minibatches,
-            max_grad_norm=config.critic_max_grad_norm,
-            generator=generator,
-        )
+        self.recorder = Recorder.over(policy if policy.spec.shared else policy.actor)
+        self.critic: AdamCritic | None = None
+        if not policy.spec.shared:
+            self.critic = AdamCritic(
+                policy,
+                learning_rate=config.critic_learning_rate,
+                epochs=config.critic_epochs,
+                minibatches=config.critic_minibatches,
+                max_grad_norm=config.critic_max_grad_norm,
+                generator=generator,
+            )
         dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
         low, high = config.kl_band
         self.step_size = KLBand(config.step_size, (dimensions * low, dimensions * high), config.step_size_bounds)
@@ -100,12 +107,15 @@ class Diag:
         Returns:
             What happened, for the log.
         """
-        norms = [
-            self._actor_step(minibatch, self.config.entropy_coefficient * remaining)
-            for _ in range(self.config.epochs)
-            for minibatch in batch.minibatches(self.config.minibatches, self.generator)
-        ]
-        value_loss = self.critic.fit(batch)
+        norms, errors = [], []
+        if self.critic is None:
+            self.policy.value_head.update(batch.returns)
+        for _ in range(self.config.epochs):
+            for minibatch in batch.minibatches(self.config.minibatches, self.generator):
+                norm, error = self._step(minibatch, self.config.entropy_coefficient * remaining)
+                norms.append(norm)
+                errors.append(error)
+        value_loss = float(torch.stack(errors).mean()) if self.critic is None else self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -119,34 +129,42 @@ class Diag:
             "value_loss": value_loss,
         }
 
-    def _actor_step(self, batch: Batch, entropy_coefficient: float) -> Tensor:
+    def _step(self, batch: Batch, entropy_coefficient: float) -> tuple[Tensor, Tensor]:
+        """Moves the actor, or both; returns the direction's norm, and the critic's mean squared error or zero."""
         config = self.config
         with self.recorder.record():
-            log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
+            if self.critic is None:
+                score, log_prob, values = joint_score(self.policy, batch, self.generator)
+            else:
+                score = log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
         advantages = batch.advantages - batch.advantages.mean()
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
-        surprise = log_prob.detach().mean() - log_prob.detach()
-        advantages = advantages + entropy_coefficient * surprise
-        factors = self.recorder.factors(log_prob)
+        advantages = advantages + entropy_coefficient * (log_prob.mean() - log_prob).detach()
+        gain, error = (ratio * advantages * log_prob).mean(), torch.zeros(())
+        if self.critic is None:
+            error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
+            gain = gain - 0.5 * config.value_coefficient * error
+        factors = self.recorder.factors(score)
+        gradients = torch.autograd.grad(gain, list(self.recorder.parameters.values()))
         with torch.no_grad():
-            weights = ratio / len(ratio)
-            direction: dict[str, Tensor] = {}
+            diagonal: dict[str, Tensor] = {}
             for factor in factors:
-                diagonal = factor.squares(weights)
-                for name, gradient in factor.rmatvec(weights * advantages).items():
-                    direction[name] = gradient / (diagonal[name] + config.damping)
+                diagonal |= factor.squares(ratio / len(ratio))
+            named = zip(self.recorder.parameters, gradients, strict=True)
+            direction = {name: gradient / (diagonal[name] + config.damping) for name, gradient in named}
             norm = torch.stack([g.norm() for g in direction.values()]).norm()
             size = torch.full_like(norm, self.step_size.value)
             if config.max_step_norm is not None:
                 size = size.clamp(max=config.max_step_norm / norm)
             for name, g in direction.items():
                 self.recorder.parameters[name].add_(g * size)
-        return norm
+        return norm, error.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"critic": self.critic.state_dict(), "step_size": self.step_size.value}
+        return {"critic": self.critic and self.critic.state_dict(), "step_size": self.step_size.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.critic.load_state_dict(state["critic"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
         self.step_size.value = state["step_size"]

@@ -59,7 +59,7 @@ class PPO:
 
     def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
-        self.parameters = [*policy.actor.parameters(), *policy.critic.parameters()]
+        self.parameters = list(policy.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=1e-5, fused=True)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
@@ -102,12 +102,12 @@ class PPO:
         config, policy = self.config, self.policy
         advantages = batch.advantages - batch.advantages.mean()
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
-        distribution = policy.actor(batch.observations)
+        distribution, values = policy.actor_critic(batch.observations)
         ratio = (distribution.log_prob(batch.actions) - batch.log_prob).exp()
         bounded = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         policy_loss = -torch.minimum(ratio * advantages, bounded * advantages).mean()
 
-        values, returns = policy.critic(batch.observations), policy.value_head.normalize(batch.returns)
+        returns = policy.value_head.normalize(batch.returns)
         error = (values - returns).square()
         if config.value_clip_range is not None:
             before = policy.value_head.normalize(batch.returns - batch.advantages)

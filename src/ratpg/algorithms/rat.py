@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
+from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import AdvantageTransform, Step
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -43,8 +44,10 @@ class RATConfig:
     log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
+    value_coefficient: float = 1.0
+    """With shared layers: weight of the critic's loss beside the surrogate."""
     critic: Literal["adam", "gauss-newton"] = "adam"
-    """How the critic is fitted."""
+    """With separate networks: how the critic is fitted."""
     critic_learning_rate: float = 1e-3
     """Adam's learning rate for the critic."""
     critic_max_grad_norm: float = 5.0
@@ -67,7 +70,8 @@ class RATConfig:
             raise BadConfig(f"critic must be adam or gauss-newton, got '{self.critic}'")
         require("step_size", self.step_size, above=0)
         require("max_step_norm", self.max_step_norm, above=0)
-        require("entropy_coefficient", self.entropy_coefficient, at_least=0)
+        for name in ("entropy_coefficient", "value_coefficient"):
+            require(name, getattr(self, name), at_least=0)
         require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
@@ -88,16 +92,26 @@ class RAT:
     Per mini-batch: one forward pass, one transform of the advantages, one step along
     ``g_j = ζ g_{j−1} + HᵀΣÃ`` of size ``min(η, ν/‖g_j‖)``.  ``g`` starts anew with each rollout.
 
+    Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
+    drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
+    *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c mean(Ã_V ½(R − V)²)`` gives ``g``.
+
     Args:
         policy: the policy to improve, in place.
         config: hyperparameters.
-        generator: source of the mini-batches' order.
+        generator: source of the mini-batches' order, and of the values drawn.
+
+    Raises:
+        BadConfig: for a Kaczmarz decay where layers are shared.
     """
 
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
-        self.transform = AdvantageTransform(policy.actor, config.damping)
-        self.critic = _critic(policy, config, generator)
+        self.shared = policy.spec.shared
+        if self.shared and config.kaczmarz_decay:
+            raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
+        self.transform = AdvantageTransform(policy if self.shared else policy.actor, config.damping)
+        self.critic = None if self.shared else _critic(policy, config, generator)
         dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
         low, high = config.kl_band
         self.step_size = KLBand(config.step_size, (dimensions * low, dimensions * high), config.step_size_bounds)
@@ -115,14 +129,20 @@ class RAT:
         config = self.config
         entropy_coefficient = config.entropy_coefficient * remaining
         direction: dict[str, Tensor] | None = None
-        norms, fallbacks = [], 0
+        norms, errors, fallbacks = [], [], 0
+        if self.critic is None:
+            self.policy.value_head.update(batch.returns)
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                step, norm = self._actor_step(minibatch, direction, entropy_coefficient)
-                direction = step.direction
-                norms.append(norm)
-                fallbacks += step.solution.method != "cholesky"
-        value_loss = self.critic.fit(batch)
+                if self.critic is None:
+                    direction, error = self._shared_direction(minibatch, entropy_coefficient)
+                    errors.append(error)
+                else:
+                    step = self._actor_direction(minibatch, direction, entropy_coefficient)
+                    direction = step.direction
+                    fallbacks += step.solution.method != "cholesky"
+                norms.append(self._move(direction))
+        value_loss = float(torch.stack(errors).mean()) if self.critic is None else self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -137,35 +157,49 @@ class RAT:
             "solver_fallbacks": fallbacks,
         }
 
-    def _actor_step(
-        self, batch: Batch, previous: dict[str, Tensor] | None, entropy_coefficient: float
-    ) -> tuple[Step, Tensor]:
-        config = self.config
+    def _actor_direction(self, batch: Batch, previous: dict[str, Tensor] | None, entropy_coefficient: float) -> Step:
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
-        ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
+        ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
+        return self.transform(log_prob, advantages, ratio, previous=previous, decay=self.config.kaczmarz_decay)
+
+    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Tensor]:
+        with self.transform.record():
+            score, log_prob, values = joint_score(self.policy, batch, self.generator)
+        ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
+        transformed = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
+        errors = (self.policy.value_head.normalize(batch.returns) - values).square()
+        gain = (ratio * transformed[:, 0] * log_prob).mean()
+        gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
+        gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
+        return dict(zip(self.transform.parameters, gradients, strict=True)), errors.detach().mean()
+
+    def _ratio_and_advantages(
+        self, batch: Batch, log_prob: Tensor, entropy_coefficient: float
+    ) -> tuple[Tensor, Tensor]:
+        ratio = (log_prob - batch.log_prob).exp().clamp(*self.config.ratio_bounds)
         advantages = batch.advantages - batch.advantages.mean()
         advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
         # The entropy's gradient is that of the surrogate with −log π for the advantage (centred, as any baseline may).
-        surprise = log_prob.detach().mean() - log_prob.detach()
-        advantages = advantages + entropy_coefficient * surprise
+        return ratio, advantages + entropy_coefficient * (log_prob.mean() - log_prob)
 
-        step = self.transform(log_prob, advantages, ratio, previous=previous, decay=config.kaczmarz_decay)
-
-        norm = torch.stack([g.norm() for g in step.direction.values()]).norm()
+    @torch.no_grad()
+    def _move(self, direction: dict[str, Tensor]) -> Tensor:
+        """Takes the step; returns the norm of the direction."""
+        norm = torch.stack([g.norm() for g in direction.values()]).norm()
         size = torch.full_like(norm, self.step_size.value)
-        if config.max_step_norm is not None:
-            size = size.clamp(max=config.max_step_norm / norm)
-        with torch.no_grad():
-            for name, g in step.direction.items():
-                self.transform.parameters[name].add_(g * size)
-        return step, norm
+        if self.config.max_step_norm is not None:
+            size = size.clamp(max=self.config.max_step_norm / norm)
+        for name, g in direction.items():
+            self.transform.parameters[name].add_(g * size)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"critic": self.critic.state_dict(), "step_size": self.step_size.value}
+        return {"critic": self.critic and self.critic.state_dict(), "step_size": self.step_size.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.critic.load_state_dict(state["critic"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
         self.step_size.value = state["step_size"]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.joint import require_separate
 from ratpg.optim.sophia import Sophia as SophiaOptimizer
 from ratpg.optim.sophia import gauss_newton_bartlett, hutchinson
 from ratpg.rl.batch import Batch
@@ -70,9 +71,13 @@ class Sophia:
         policy: the policy to improve, in place.
         config: hyperparameters.
         generator: source of the mini-batches' order and of what the estimates draw.
+
+    Raises:
+        BadConfig: where actor and critic share layers.
     """
 
     def __init__(self, policy: ActorCritic, config: SophiaConfig, generator: torch.Generator):
+        require_separate(policy, "sophia")
         self.policy, self.config, self.generator = policy, config, generator
         self.parameters = list(policy.actor.parameters())
         self.optimizer = SophiaOptimizer(self.parameters, config.learning_rate, config.betas, config.gamma)

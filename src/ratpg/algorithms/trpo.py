@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.joint import require_separate
 from ratpg.natgrad.fisher import conjugate_gradient, flatten, kl_fisher, unflatten
 from ratpg.optim.kl_band import KLBand
 from ratpg.optim.trust_region import backtrack
@@ -73,9 +74,13 @@ class TRPO:
         policy: the policy to improve, in place.
         config: hyperparameters.
         generator: source of the mini-batches' order.
+
+    Raises:
+        BadConfig: where actor and critic share layers.
     """
 
     def __init__(self, policy: ActorCritic, config: TRPOConfig, generator: torch.Generator):
+        require_separate(policy, "trpo")
         self.policy, self.config, self.generator = policy, config, generator
         self.parameters = dict(policy.actor.named_parameters())
         self.critic = AdamCritic(

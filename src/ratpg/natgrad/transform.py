@@ -119,27 +119,13 @@ class AdvantageTransform:
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         y = advantages.detach()
-        w = torch.ones_like(y) if weights is None else weights.detach()
-        if not log_prob.shape == y.shape == w.shape:
-            shapes = [list(t.shape) for t in (log_prob, y, w)]
-            raise ValueError(f"log_prob, advantages and weights must all be [B], got {shapes}")
-        if not log_prob.dtype == y.dtype == w.dtype:
-            dtypes = [str(t.dtype) for t in (log_prob, y, w)]
-            raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
-        if not bool((w > 0).all()):
-            raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
-        with torch.enable_grad(), _full_precision():
-            factors = self._recorder.factors(log_prob)
-        self._recorded = factors, y
-
-        root = (w / len(w)).sqrt()  # S = Σ^{1/2}, as a vector
+        factors, root = self._factors(log_prob, y, weights)
         with _full_precision():
             along_previous = torch.zeros_like(y)  # ζ H g_{j−1}
             if previous is not None and decay > 0:
                 for factor in factors:
                     along_previous.add_(factor.matvec(previous), alpha=decay)
-            system = lower_gram(factors, y, self._workspace).mul_(root).mul_(root[:, None])
-            system.diagonal().add_(self.damping)
+            system = self._system(factors, root)
             target = root * (y - along_previous)
             solution = solve_spd(system, target, self._workspace)
             z = solution.x
@@ -161,6 +147,52 @@ class AdvantageTransform:
             predicted_kl=0.5 * along @ along,
             solution=solution,
         )
+
+    @torch.no_grad()
+    def solve(self, log_prob: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``Ã = (λI + KΣ)⁻¹ Y`` for several right-hand sides, from one factorisation.
+
+        For losses whose parts are weighted by different columns, as a shared actor-critic's are; one ordinary
+        backward pass then gives the direction.
+
+        Args:
+            log_prob: ``[B]``, with its graph, computed inside `record`; the graph is kept.
+            targets: ``Y [B, k]``.
+            weights: importance ratios ``w [B]``, > 0; ones by default.
+
+        Returns:
+            ``Ã [B, k]``.
+
+        Raises:
+            ValueError, CaptureError: as for a step.
+        """
+        targets = targets.detach()
+        factors, root = self._factors(log_prob, targets[:, 0], weights)
+        with _full_precision():
+            solution = solve_spd(self._system(factors, root), root[:, None] * targets, self._workspace)
+        return solution.x / root[:, None]
+
+    def _factors(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> tuple[list[Factor], Tensor]:
+        """The factors of ``H``, and ``S = Σ^{1/2}`` as a vector."""
+        w = torch.ones_like(y) if weights is None else weights.detach()
+        if not log_prob.shape == y.shape == w.shape:
+            shapes = [list(t.shape) for t in (log_prob, y, w)]
+            raise ValueError(f"log_prob, advantages and weights must all be [B], got {shapes}")
+        if not log_prob.dtype == y.dtype == w.dtype:
+            dtypes = [str(t.dtype) for t in (log_prob, y, w)]
+            raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
+        if not bool((w > 0).all()):
+            raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
+        with torch.enable_grad(), _full_precision():
+            factors = self._recorder.factors(log_prob)
+        self._recorded = factors, y
+        return factors, (w / len(w)).sqrt()
+
+    def _system(self, factors: Sequence[Factor], root: Tensor) -> Tensor:
+        """The lower triangle of ``λI + SKS``."""
+        system = lower_gram(factors, root, self._workspace).mul_(root).mul_(root[:, None])
+        system.diagonal().add_(self.damping)
+        return system
 
 
 @contextmanager

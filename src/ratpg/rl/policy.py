@@ -30,9 +30,10 @@ class PolicySpec:
         action_bounds: how a sample of the unbounded Gaussian is fitted into the bounds: ``"clip"``, or
             ``"tanh"`` (squashed; log-probabilities are those of the unsquashed sample). In both, ±1 is mapped
             to the bounds.
-        hidden: widths of the hidden layers of actor and critic, which are separate networks.
+        hidden: widths of the hidden layers.
         activation: ``"relu"`` or ``"tanh"``.
         initial_log_std: of every continuous action.
+        shared: whether actor and critic are two heads of the same hidden layers, instead of separate networks.
     """
 
     observation_shape: tuple[int, ...]
@@ -45,6 +46,7 @@ class PolicySpec:
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "relu"
     initial_log_std: float = 0.0
+    shared: bool = False
 
     @staticmethod
     def from_spaces(observation_space: gym.Space, action_space: gym.Space, **options: Any) -> "PolicySpec":
@@ -109,7 +111,7 @@ class CategoricalActor(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Separate actor and critic over one observation normaliser.
+    """Actor and critic, separate or sharing their hidden layers, over one observation normaliser.
 
     Actor and critic take *normalised* observations ``[B, d]``, as `normalize` returns them.
     """
@@ -127,7 +129,8 @@ class ActorCritic(nn.Module):
         else:
             self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
         self.value_head = PopArtHead(d_body)
-        self.critic = nn.Sequential(mlp(d_obs, spec.hidden, spec.activation), self.value_head, nn.Flatten(0))
+        features = body if spec.shared else mlp(d_obs, spec.hidden, spec.activation)
+        self.critic = nn.Sequential(features, self.value_head, nn.Flatten(0))
         self._low, self._high = (np.array(bounds, np.float32) for bounds in (spec.action_low, spec.action_high))
         self._middle, self._half_range = (self._high + self._low) / 2, (self._high - self._low) / 2
 
@@ -145,6 +148,14 @@ class ActorCritic(nn.Module):
         if len(self.spec.observation_shape) != 1:
             observations = observations.flatten(observations.ndim - len(self.spec.observation_shape))
         return self.normalizer(observations)
+
+    def actor_critic(self, normalized: Tensor) -> tuple[Distribution, Tensor]:
+        """The action distribution and the values ``[B]`` in PopArt's units, from one pass of shared layers."""
+        if not self.spec.shared:
+            return self.actor(normalized), self.critic(normalized)
+        features = self.actor.body(normalized)
+        values = self.value_head(features).squeeze(-1)
+        return self.actor.distribution(self.actor.head(features)), values
 
     def value(self, normalized: Tensor) -> Tensor:
         """State values in the units of returns, ``[B]``."""

@@ -62,6 +62,8 @@ class TrainConfig(Generic[C]):
     """How an unbounded sample becomes an action within the environment's bounds."""
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critic."""
+    shared: bool = False
+    """Let actor and critic be two heads of the same hidden layers, instead of separate networks."""
     activation: str = "relu"
     """Activation of the hidden layers: relu or tanh."""
     initial_log_std: float = -0.5

@@ -61,6 +61,7 @@ class Trainer:
             hidden=config.hidden,
             activation=config.activation,
             initial_log_std=config.initial_log_std,
+            shared=config.shared,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
