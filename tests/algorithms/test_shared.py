@@ -82,9 +82,10 @@ def test_diag_divides_by_the_joint_diagonal() -> None:
     assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-7
 
 
-def test_kaczmarz_is_refused() -> None:
-    with pytest.raises(BadConfig, match="kaczmarz_decay must be 0"):
-        RAT(make_policy(SHARED), RATConfig(kaczmarz_decay=0.5), torch.Generator())
+@pytest.mark.parametrize("option", [{"kaczmarz_decay": 0.5}, {"curvature_rows": 8}])
+def test_what_has_no_form_for_shared_layers_is_refused(option: dict[str, float]) -> None:
+    with pytest.raises(BadConfig, match=next(iter(option))):
+        RAT(make_policy(SHARED), RATConfig(**option), torch.Generator())
 
 
 def test_one_pass_gives_what_both_networks_give() -> None:

@@ -35,6 +35,9 @@ class RATConfig:
     kaczmarz_decay: float = 0.0
     """Decay ζ of the Kaczmarz iterate from mini-batch to mini-batch: 0 is the exact damped natural gradient of each
     mini-batch, 1 the paper's iteration."""
+    curvature_rows: int | None = None
+    """Rows of a mini-batch that make the Fisher matrix, at (B/R)² less cost; None for all. The gradient is always that
+    of all rows. With separate networks."""
     epochs: int = 2
     """Passes over each rollout by the actor."""
     minibatches: int = 2
@@ -69,6 +72,7 @@ class RATConfig:
         if self.critic not in ("adam", "gauss-newton"):
             raise BadConfig(f"critic must be adam or gauss-newton, got '{self.critic}'")
         require("step_size", self.step_size, above=0)
+        require("curvature_rows", self.curvature_rows, at_least=1)
         require("max_step_norm", self.max_step_norm, above=0)
         for name in ("entropy_coefficient", "value_coefficient"):
             require(name, getattr(self, name), at_least=0)
@@ -102,7 +106,7 @@ class RAT:
         generator: source of the mini-batches' order, and of the values drawn.
 
     Raises:
-        BadConfig: for a Kaczmarz decay where layers are shared.
+        BadConfig: for a Kaczmarz decay or curvature rows where layers are shared.
     """
 
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
@@ -110,7 +114,10 @@ class RAT:
         self.shared = policy.spec.shared
         if self.shared and config.kaczmarz_decay:
             raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
-        self.transform = AdvantageTransform(policy if self.shared else policy.actor, config.damping)
+        if self.shared and config.curvature_rows:
+            raise BadConfig(f"curvature_rows needs separate networks, got {config.curvature_rows}")
+        network = policy if self.shared else policy.actor
+        self.transform = AdvantageTransform(network, config.damping, config.curvature_rows)
         self.critic = None if self.shared else _critic(policy, config, generator)
         dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
         low, high = config.kl_band

@@ -45,6 +45,10 @@ class Factor(Protocol):
 
     def squares(self, v: Tensor) -> dict[str, Tensor]: ...
 
+    def head(self, count: int) -> "Factor":
+        """The factor of the first ``count`` rows."""
+        ...
+
     def squared_norms(self) -> Tensor:
         """Squared norms of the rows, the diagonal of the share of ``K``, ``[B]``."""
         ...
@@ -97,6 +101,9 @@ class OuterFactor:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    def head(self, count: int) -> "OuterFactor":
+        return OuterFactor(self.inputs[:count], self.gradients[:count], self.weight, self.bias)
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         if self.weight is None:
@@ -162,6 +169,9 @@ class TokenFactor:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    def head(self, count: int) -> "TokenFactor":
+        return TokenFactor(self.inputs[:count], self.gradients[:count], self.weight, self.bias)
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         samples, tokens, d_in = self.inputs.shape
@@ -247,6 +257,9 @@ class DenseFactor:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
+
+    def head(self, count: int) -> "DenseFactor":
+        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name)
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         _add_product(gram, self.rows)

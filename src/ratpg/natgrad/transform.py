@@ -62,15 +62,29 @@ class AdvantageTransform:
     Args:
         actor: the module whose calls are recorded, or a sequence of modules and free parameters.
         damping: λ ≥ 0, the Tikhonov term.
+        curvature_rows: ``R``: the Fisher matrix is that of the first ``R`` samples of a mini-batch (shuffle them), the
+            gradient that of all ``B``; ``K`` and the solve cost ``(B/R)²`` less. The step is
+            ``(λI + H_RᵀΣ_R H_R)⁻¹ HᵀΣy``: directions which only the other samples know of are stretched by
+            ``1/λ``. None for all samples.
 
     Raises:
-        ValueError: for a negative or non-finite damping, or where nothing is trainable.
+        ValueError: for a negative or non-finite damping, curvature rows without damping or less than one, or where
+            nothing is trainable.
     """
 
-    def __init__(self, actor: nn.Module | Sequence[nn.Module | nn.Parameter], damping: float = 0.1):
+    def __init__(
+        self,
+        actor: nn.Module | Sequence[nn.Module | nn.Parameter],
+        damping: float = 0.1,
+        curvature_rows: int | None = None,
+    ):
         if not (math.isfinite(damping) and damping >= 0):
             raise ValueError(f"damping must be finite and >= 0, got {damping}")
-        self.damping = damping
+        if curvature_rows is not None and (curvature_rows < 1 or damping == 0):
+            raise ValueError(
+                f"curvature_rows must be at least 1, and needs damping > 0; got {curvature_rows}, {damping}"
+            )
+        self.damping, self.curvature_rows = damping, curvature_rows
         self._recorder = Recorder.over(actor)
         self.parameters = self._recorder.parameters
         self._recorded: tuple[list[Factor], Tensor] | None = None
@@ -125,17 +139,20 @@ class AdvantageTransform:
             if previous is not None and decay > 0:
                 for factor in factors:
                     along_previous.add_(factor.matvec(previous), alpha=decay)
-            system = self._system(factors, root)
             target = root * (y - along_previous)
-            solution = solve_spd(system, target, self._workspace)
-            z = solution.x
+            whole = self.curvature_rows is None or self.curvature_rows >= len(y)
+            if whole:
+                solution = solve_spd(self._system(factors, root), target, self._workspace)
+                z = solution.x
+            else:
+                solution, z = self._solve_rows(factors, root, target)
 
             direction: dict[str, Tensor] = {}
             for factor in factors:
                 direction.update(factor.rmatvec(root * z))
             if previous is not None and decay > 0:
                 direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
-            if solution.method == "cholesky":
+            if whole and solution.method == "cholesky":
                 # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
                 along = target - self.damping * z + root * along_previous
             else:
@@ -187,6 +204,23 @@ class AdvantageTransform:
             factors = self._recorder.factors(log_prob)
         self._recorded = factors, y
         return factors, (w / len(w)).sqrt()
+
+    def _solve_rows(self, factors: Sequence[Factor], root: Tensor, target: Tensor) -> tuple[Solution, Tensor]:
+        """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from the first ``R`` rows.
+
+        With ``g = HᵀSt``: ``λ (λI + H_RᵀΣ_R H_R)⁻¹ g = g − H_RᵀS_R (λI + S_R K_R S_R)⁻¹ S_R H_R g``.
+        """
+        rows = self.curvature_rows or len(root)
+        heads = [factor.head(rows) for factor in factors]
+        root_of_rows = root[:rows] * (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
+        gradient: dict[str, Tensor] = {}
+        for factor in factors:
+            gradient.update(factor.rmatvec(root * target))
+        along = torch.stack([head.matvec(gradient) for head in heads]).sum(0)
+        solution = solve_spd(self._system(heads, root_of_rows), root_of_rows * along, self._workspace)
+        z = target.clone()
+        z[:rows] -= (root_of_rows / root[:rows]) * solution.x
+        return solution, z / self.damping
 
     def _system(self, factors: Sequence[Factor], root: Tensor) -> Tensor:
         """The lower triangle of ``λI + SKS``."""
