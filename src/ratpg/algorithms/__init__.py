@@ -15,7 +15,13 @@ from ratpg.rl.policy import ActorCritic
 
 
 class Algorithm(Protocol):
-    """What the training loop needs of an algorithm."""
+    """What the training loop needs of an algorithm.
+
+    Attributes:
+        exact: whether its steps are the exact damped natural gradient of their mini-batch by construction.
+    """
+
+    exact: bool
 
     def update(self, batch: Batch, remaining: float) -> dict[str, float]: ...
 

@@ -66,6 +66,8 @@ class ACKTR:
         generator: source of the mini-batches' order, and of the values drawn.
     """
 
+    exact = False
+
     def __init__(self, policy: ActorCritic, config: ACKTRConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         options = config.damping, config.factor_decay, config.inverse_interval, config.eigenvalue_corrected

@@ -57,6 +57,8 @@ class PPO:
         generator: source of the mini-batches' order.
     """
 
+    exact = False
+
     def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.parameters = list(policy.parameters())

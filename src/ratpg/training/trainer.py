@@ -20,6 +20,7 @@ from ratpg.rl.normalize import RewardNormalizer
 from ratpg.rl.policy import ActorCritic, PolicySpec
 from ratpg.rl.rollout import NonFiniteExperience, Rollout, collect
 from ratpg.training import checkpoint
+from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import METRICS, MetricsWriter
 
@@ -68,6 +69,7 @@ class Trainer:
             self.policy = ActorCritic(spec).to(config.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.algorithm = make_algorithm(self.policy, config.algorithm, self.generator)
+        self.probe = AlignmentProbe(self.policy)
         self.reward_normalizer = (
             RewardNormalizer(config.num_envs, config.gamma).to(config.device) if config.normalize_rewards else None
         )
@@ -175,7 +177,12 @@ class Trainer:
         torch.set_num_threads(self.config.threads)
         self.episodes.update(rollout)
         remaining = max(0.0, 1 - self.timesteps / self.config.total_timesteps)
-        metrics = self.algorithm.update(self._batch(rollout), remaining)
+        batch = self._batch(rollout)
+        if self.algorithm.exact:  # the cosine is 1 by construction, and measuring it would cost another such step
+            metrics = self.algorithm.update(batch, remaining) | {"natural_cosine": 1.0}
+        else:
+            metrics = self.algorithm.update(self.probe.watch(batch), remaining)
+            metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(

@@ -1,0 +1,79 @@
+"""How near an algorithm's step is to the exact damped natural gradient of the same mini-batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ratpg.natgrad import AdvantageTransform
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic
+
+DAMPING = 0.1
+"""λ of the natural gradient that is compared with."""
+RATIO_BOUNDS = (0.1, 10.0)
+LARGEST = 1024
+"""Rows of a mini-batch that are looked at; of a larger one the first, which are random."""
+
+
+@dataclass(frozen=True)
+class ProbedBatch(Batch):
+    """A batch that measures the step which is taken on its first mini-batch.
+
+    The step is what the actor's parameters move by between this mini-batch's being handed out and the next one's
+    being asked for, so that no algorithm has to know of it.
+
+    Attributes:
+        probe: what measures it.
+    """
+
+    probe: "AlignmentProbe"
+
+    def minibatches(self, count: int, generator: torch.Generator) -> Iterator[Batch]:
+        """As `Batch.minibatches`."""
+        for minibatch in super().minibatches(count, generator):
+            if self.probe.cosine is not None:
+                yield minibatch
+                continue
+            before = self.probe.parameters()
+            natural = self.probe.natural_gradient(minibatch)
+            yield minibatch
+            step = self.probe.parameters() - before
+            self.probe.cosine = float(step @ natural / (step.norm() * natural.norm()).clamp(min=1e-30))
+
+
+class AlignmentProbe:
+    """Measures the cosine of one step a rollout with ``(λI + HᵀΣH)⁻¹ HᵀΣy``, λ = 0.1, over the actor's parameters.
+
+    Args:
+        policy: whose actor's steps are measured.
+
+    Attributes:
+        cosine: of the last step that was measured; None until there is one.
+    """
+
+    def __init__(self, policy: ActorCritic):
+        self.policy = policy
+        self.transform = AdvantageTransform(policy.actor, DAMPING)
+        self.cosine: float | None = None
+
+    def watch(self, batch: Batch) -> ProbedBatch:
+        """The batch for an update whose first step is to be measured."""
+        self.cosine = None
+        return ProbedBatch(**vars(batch), probe=self)
+
+    def parameters(self) -> Tensor:
+        """The actor's, flat."""
+        return torch.cat([parameter.detach().flatten() for parameter in self.transform.parameters.values()])
+
+    def natural_gradient(self, batch: Batch) -> Tensor:
+        """The exact damped natural gradient of a mini-batch, flat."""
+        batch = batch[torch.arange(min(len(batch), LARGEST))]
+        with self.transform.record():
+            log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
+        ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)
+        advantages = batch.advantages - batch.advantages.mean()
+        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        direction = self.transform(log_prob, advantages, ratio).direction
+        return torch.cat([g.flatten() for g in direction.values()])

@@ -1,0 +1,69 @@
+"""The cosine between steps taken and exact natural gradients."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from ratpg.algorithms import CONFIGS, PPOConfig, RATConfig, make_algorithm
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.training.alignment import AlignmentProbe
+from ratpg.training.config import TrainConfig
+from ratpg.training.presets import preset
+from ratpg.training.trainer import Trainer
+
+SPEC = PolicySpec((5,), (2,), 0, 0, (), (), hidden=(6,), activation="tanh")
+
+
+def problem() -> tuple[ActorCritic, Batch]:
+    torch.manual_seed(0)
+    policy, observations = ActorCritic(SPEC), torch.randn(60, 5)
+    distribution = policy.actor(observations).detach()
+    actions = distribution.sample(torch.randn(60, 2))
+    log_prob = distribution.log_prob(actions)
+    return policy, Batch(observations, actions, distribution, log_prob, torch.randn(60), torch.randn(60))
+
+
+def measured(config: object) -> float:
+    policy, batch = problem()
+    probe = AlignmentProbe(policy)
+    make_algorithm(policy, config, torch.Generator().manual_seed(0)).update(probe.watch(batch), 1.0)
+    assert probe.cosine is not None
+    return probe.cosine
+
+
+def test_rats_step_is_the_natural_gradient() -> None:
+    config = RATConfig(entropy_coefficient=0.0, minibatches=3)
+    assert measured(config) == pytest.approx(1.0, abs=1e-4)
+    assert make_algorithm(problem()[0], config, torch.Generator()).exact
+    assert not make_algorithm(problem()[0], RATConfig(curvature_rows=4), torch.Generator()).exact
+
+
+def test_a_plain_gradient_step_is_another_direction_on_the_same_side() -> None:
+    # Adam's first step is one of signs.
+    assert 0.0 < measured(PPOConfig(minibatches=3)) < 0.9
+
+
+def test_the_first_step_of_a_rollout_is_measured_and_no_other() -> None:
+    policy, batch = problem()
+    probe = AlignmentProbe(policy)
+    parameters = list(policy.actor.parameters())
+    for position, minibatch in enumerate(probe.watch(batch).minibatches(3, torch.Generator())):
+        natural = probe.natural_gradient(minibatch).split([p.numel() for p in parameters])
+        sign = 1 if position == 0 else -1
+        for parameter, g in zip(parameters, natural, strict=True):
+            parameter.data += sign * 0.01 * g.view_as(parameter)
+    assert probe.cosine == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("algo", CONFIGS)
+def test_every_algorithm_logs_it(algo: str, tmp_path: Path) -> None:
+    settings = preset(algo, "default") | {"num_envs": 2, "num_steps": 32, "hidden": (8,)}
+    config = TrainConfig(env="CartPole-v1", total_timesteps=64, run_dir=tmp_path / "run", threads=1, **settings)
+    Trainer.start(config).run()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert -1.0 <= float(row["natural_cosine"]) <= 1.0
+    assert float(row["natural_cosine"]) != 0.0
