@@ -36,8 +36,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/python benchmarks/update_cost.py
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
+	for name in update_cost rollout throughput; do $(BIN)/ratpg bench $$name || exit; done
 
 clean:
 	rm -rf .venv
