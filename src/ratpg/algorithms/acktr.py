@@ -128,8 +128,7 @@ class ACKTR:
         return size, norm, error.detach()
 
     def _weighted_advantages(self, batch: Batch, log_prob: Tensor) -> Tensor:
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         advantages = advantages + self.config.entropy_coefficient * (log_prob.mean() - log_prob)
         return (log_prob - batch.log_prob).exp() * advantages
 

@@ -140,8 +140,7 @@ class Diag:
             else:
                 score = log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         advantages = advantages + entropy_coefficient * (log_prob.mean() - log_prob).detach()
         gain, error = (ratio * advantages * log_prob).mean(), torch.zeros(())
         if self.critic is None:

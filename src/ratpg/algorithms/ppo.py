@@ -102,8 +102,7 @@ class PPO:
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         config, policy = self.config, self.policy
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         distribution, values = policy.actor_critic(batch.observations)
         ratio = (distribution.log_prob(batch.actions) - batch.log_prob).exp()
         bounded = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)

@@ -186,8 +186,7 @@ class RAT:
         self, batch: Batch, log_prob: Tensor, entropy_coefficient: float
     ) -> tuple[Tensor, Tensor]:
         ratio = (log_prob - batch.log_prob).exp().clamp(*self.config.ratio_bounds)
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         # The entropy's gradient is that of the surrogate with −log π for the advantage (centred, as any baseline may).
         return ratio, advantages + entropy_coefficient * (log_prob.mean() - log_prob)
 

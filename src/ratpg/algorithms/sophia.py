@@ -136,8 +136,7 @@ class Sophia:
         return norm
 
     def _loss(self, batch: Batch) -> Tensor:
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         ratio = (self.policy.actor(batch.observations).log_prob(batch.actions) - batch.log_prob).exp()
         bounded = ratio.clamp(1 - self.config.clip_range, 1 + self.config.clip_range)
         return -torch.minimum(ratio * advantages, bounded * advantages).mean()

@@ -130,8 +130,7 @@ class TRPO:
         """Moves the actor; returns the norm of ``x`` and how much of it was taken."""
         config, actor = self.config, self.policy.actor
         parameters = list(self.parameters.values())
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         distribution = actor(batch.observations)
         ratio = (distribution.log_prob(batch.actions) - batch.log_prob).exp()
         surrogate = (ratio * advantages).mean()

@@ -35,6 +35,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.advantages)
 
+    @property
+    def normalized_advantages(self) -> Tensor:
+        """Advantages centred and divided by their root mean square, ``[M]``."""
+        centred = self.advantages - self.advantages.mean()
+        return centred / (centred.square().mean().sqrt() + 1e-8)
+
     def __getitem__(self, index: Tensor) -> "Batch":
         return Batch(
             self.observations[index],

@@ -73,7 +73,6 @@ class AlignmentProbe:
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)
-        advantages = batch.advantages - batch.advantages.mean()
-        advantages = advantages / (advantages.square().mean().sqrt() + 1e-8)
+        advantages = batch.normalized_advantages
         direction = self.transform(log_prob, advantages, ratio).direction
         return torch.cat([g.flatten() for g in direction.values()])
