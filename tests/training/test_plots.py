@@ -12,14 +12,12 @@ from ratpg.training import plots
 from ratpg.training.plots import learning_curve, plot_runs
 
 
-def make_run(
-    directory: Path, returns: list[float], env: str = "Hopper-v4", algo: str = "rat", preset: str = "default"
-) -> Path:
+def make_run(directory: Path, returns: list[float], env: str = "Hopper-v4", **more: str | bool) -> Path:
     """A run folder with a row every 100 steps."""
     directory.mkdir()
     rows = [f"{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
     (directory / "metrics.csv").write_text("\n".join(["timesteps,episode_return_mean", *rows]) + "\n")
-    (directory / "config.json").write_text(json.dumps({"env": env, "algo": algo, "preset": preset}))
+    (directory / "config.json").write_text(json.dumps({"env": env, "algo": "rat", "preset": "default"} | more))
     return directory
 
 
@@ -64,6 +62,9 @@ def test_one_panel_an_environment_and_one_line_an_algorithm(tmp_path: Path, figu
     runs = [
         make_run(tmp_path / "a", [1.0, 2.0], env="Hopper-v4"),
         make_run(tmp_path / "b", [1.0, 2.0], env="Hopper-v4", preset="paper"),
+        make_run(tmp_path / "e", [1.0, 2.0], env="Hopper-v4", preset="paper", shared=True),
+        make_run(tmp_path / "f", [1.0, 2.0], env="Hopper-v4", shared=False),
+        make_run(tmp_path / "g", [1.0, 2.0], env="Hopper-v4", algo="ppo", shared=True),
         make_run(tmp_path / "c", [1.0, 2.0], env="Ant-v4"),
         make_run(tmp_path / "d", [1.0, 3.0], env="Ant-v4"),
     ]
@@ -71,7 +72,12 @@ def test_one_panel_an_environment_and_one_line_an_algorithm(tmp_path: Path, figu
     ant, hopper = figures[0].axes
     assert (ant.get_title(), hopper.get_title()) == ("Ant-v4", "Hopper-v4")
     assert [text.get_text() for text in ant.get_legend().get_texts()] == ["rat, 2 seeds"]
-    assert [text.get_text() for text in hopper.get_legend().get_texts()] == ["rat", "rat (paper)"]
+    assert [text.get_text() for text in hopper.get_legend().get_texts()] == [
+        "ppo (shared)",
+        "rat, 2 seeds",
+        "rat (paper)",
+        "rat (paper, shared)",
+    ]
 
 
 def test_the_line_is_the_mean_over_runs_and_the_band_contains_it(tmp_path: Path, figures: list[Figure]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -46,10 +47,15 @@ def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
     for directory in directories:
         curve = learning_curve(directory)
         config = json.loads((directory / "config.json").read_text())
-        label = config["algo"] if config["preset"] == "default" else f"{config['algo']} ({config['preset']})"
-        groups[config["env"]][label].append(curve)
-
+        groups[config["env"]][_label(config)].append(curve)
     return plot_curves(groups, output)
+
+
+def _label(config: Mapping[str, Any]) -> str:
+    details = [config["preset"]] if config["preset"] != "default" else []
+    if config.get("shared"):  # which runs of older versions do not have
+        details.append("shared")
+    return f"{config['algo']} ({', '.join(details)})" if details else str(config["algo"])
 
 
 def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Path) -> list[Path]:
