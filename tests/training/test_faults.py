@@ -29,13 +29,13 @@ def test_when_training_diverges_the_last_good_checkpoint_stays(tmp_path: Path, m
 def test_after_a_fault_of_the_simulator_the_run_resumes_with_fresh_episodes(tmp_path: Path) -> None:
     """With the environments' states it would run into the same fault again."""
     trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", rollouts=3))
-    step = trainer.envs.step
+    receive = trainer.envs.receive
 
-    def fail_in_the_second(actions):
-        reward, terminated, truncated = step(actions)
+    def fail_in_the_second(group):
+        reward, terminated, truncated = receive(group)
         return (reward * math.nan, terminated, truncated) if trainer.timesteps else (reward, terminated, truncated)
 
-    trainer.envs.step = fail_in_the_second
+    trainer.envs.receive = fail_in_the_second
     with pytest.raises(NonFiniteExperience, match=f"began at {ROLLOUT} timesteps"):
         trainer.run()
     resumed, exact = Trainer.resume(tmp_path / "run")

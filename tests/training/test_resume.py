@@ -144,7 +144,7 @@ def test_a_checkpoint_holds_all_that_the_run_is(tmp_path: Path) -> None:
     assert state["timesteps"] == 3 * ROLLOUT
     assert state["wall_time"] > 0
     assert state["envs"] is not None
-    assert state["algorithm"]["critic_optimizer"]["state"]
+    assert state["algorithm"]["critic"]["optimizer"]["state"]
     assert state["algorithm"]["step_size"] == trainer.algorithm.step_size.value
     assert any("normalizer" in name for name in state["policy"])
     assert torch.equal(state["generator"], trainer.generator.get_state())
