@@ -25,10 +25,10 @@ class RATConfig:
     """First step size η along the natural gradient; adapted to the KL band after each rollout."""
     step_size_bounds: tuple[float, float] = (1e-4, 2.0)
     """Least and greatest step size."""
-    kl_band: tuple[float, float] = (0.0017, 0.0067)
+    kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
-    kl_band_per_dimension: bool = True
+    kl_band_per_dimension: bool = False
     """Whether the KL band is that of each action dimension, over which a Gaussian's divergence is a sum."""
     max_step_norm: float | None = None
     """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
@@ -42,7 +42,7 @@ class RATConfig:
     """Passes over each rollout by the actor."""
     minibatches: int = 2
     """Mini-batches in each of these passes."""
-    entropy_coefficient: float = 0.02
+    entropy_coefficient: float = 0.01
     """First weight of the policy's entropy, falling linearly to 0 at the end of the run: this much of the negative
     log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)

@@ -52,9 +52,9 @@ class TrainConfig(Generic[C]):
     """Torch device of the networks."""
     checkpoint_interval: float = 60.0
     """Seconds between checkpoints; 0 writes one after every rollout."""
-    gamma: float = 0.9925
+    gamma: float = 0.995
     """Discount."""
-    gae_lambda: float = 0.9
+    gae_lambda: float = 0.95
     """GAE's lambda."""
     normalize_rewards: bool = True
     """Divide rewards by the running standard deviation of the discounted return and clip them to +-10."""
