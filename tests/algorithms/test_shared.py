@@ -63,6 +63,13 @@ def test_rat_solves_for_advantages_and_ones_and_sums_both_parts() -> None:
     assert metrics["value_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-6)
 
 
+def test_a_system_that_needs_more_than_cholesky_is_counted() -> None:
+    policy = make_policy(SHARED)
+    same = make_batch(policy)[torch.zeros(ROWS, dtype=torch.int64)]  # joint scores of rank two, and no damping
+    rat = RAT(policy, RATConfig(damping=0.0, epochs=2, minibatches=3), torch.Generator())
+    assert rat.update(same)["solver_fallbacks"] == 6
+
+
 def test_diag_divides_by_the_joint_diagonal() -> None:
     policy, naive = make_policy(SHARED), make_policy(SHARED)
     batch = make_batch(policy)

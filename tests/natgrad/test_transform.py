@@ -120,3 +120,21 @@ def test_tied_parameters_are_named_once() -> None:
     case = CASES["shared_trunk_in_two_modules"]()
     transform = AdvantageTransform(case.actor)
     assert [id(p) for p in transform.parameters.values()] == [id(p) for p in case.parameters]
+
+
+def test_several_right_hand_sides_are_solved_as_one_by_one() -> None:
+    given = problem("relu_mlp")
+    other = given.advantages.roll(1).square()
+    transform, log_prob = record(CASES["relu_mlp"]().to(torch.float64))
+    solution = transform.solve(log_prob, torch.stack([given.advantages, other], 1), given.weights)
+    assert solution.method == "cholesky"
+    for column, y in zip(solution.x.T, (given.advantages, other), strict=True):
+        expected = dense.transformed_advantage(given.scores, y, given.weights, 0.1)
+        assert relative_error(column, expected) <= 1e-10
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 2)])
+def test_right_hand_sides_that_are_no_matrix_are_refused(shape: tuple[int, ...]) -> None:
+    transform, log_prob = record(CASES["relu_mlp"]().to(torch.float64))
+    with pytest.raises(ValueError, match=r"targets must be"):
+        transform.solve(log_prob, torch.ones(len(log_prob), *shape, dtype=torch.float64))

@@ -26,7 +26,6 @@ def test_the_paper_preset_is_the_authors_protocol() -> None:
     assert (rat.damping, rat.step_size, rat.max_step_norm) == (0.1, 0.05, 0.5)
     assert rat.entropy_coefficient == 0.0
     assert (rat.step_size_bounds, rat.kl_band, rat.ratio_bounds) == ((1e-4, 0.05), (0.004, 0.016), (0.1, 10.0))
-    assert not rat.kl_band_per_dimension
     assert (rat.critic_epochs, rat.critic_minibatches) == (4, 8)
     assert (rat.critic_learning_rate, rat.critic_max_grad_norm) == (1e-3, 5.0)
 

@@ -25,11 +25,9 @@ class DiagConfig:
     """First step size η; adapted to the KL band after each rollout."""
     step_size_bounds: tuple[float, float] = (1e-4, 2.0)
     """Least and greatest step size."""
-    kl_band: tuple[float, float] = (0.0017, 0.0067)
+    kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
-    kl_band_per_dimension: bool = True
-    """Whether the KL band is that of each action dimension, over which a Gaussian's divergence is a sum."""
     max_step_norm: float | None = None
     """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
     epochs: int = 2
@@ -95,9 +93,7 @@ class Diag:
                 max_grad_norm=config.critic_max_grad_norm,
                 generator=generator,
             )
-        dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
-        low, high = config.kl_band
-        self.step_size = KLBand(config.step_size, (dimensions * low, dimensions * high), config.step_size_bounds)
+        self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.

@@ -9,7 +9,7 @@ from torch import Tensor
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.algorithms.joint import joint_score
-from ratpg.natgrad import AdvantageTransform, Step
+from ratpg.natgrad import AdvantageTransform, Solution, Step
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
@@ -28,8 +28,6 @@ class RATConfig:
     kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
-    kl_band_per_dimension: bool = False
-    """Whether the KL band is that of each action dimension, over which a Gaussian's divergence is a sum."""
     max_step_norm: float | None = None
     """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
     kaczmarz_decay: float = 0.0
@@ -120,9 +118,7 @@ class RAT:
         network = policy if self.shared else policy.actor
         self.transform = AdvantageTransform(network, config.damping, config.curvature_rows)
         self.critic = None if self.shared else _critic(policy, config, generator)
-        dimensions = policy.action_dimensions if config.kl_band_per_dimension else 1
-        low, high = config.kl_band
-        self.step_size = KLBand(config.step_size, (dimensions * low, dimensions * high), config.step_size_bounds)
+        self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -143,12 +139,12 @@ class RAT:
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
                 if self.critic is None:
-                    direction, error = self._shared_direction(minibatch, entropy_coefficient)
+                    direction, solution, error = self._shared_direction(minibatch, entropy_coefficient)
                     errors.append(error)
                 else:
                     step = self._actor_direction(minibatch, direction, entropy_coefficient)
-                    direction = step.direction
-                    fallbacks += step.solution.method != "cholesky"
+                    direction, solution = step.direction, step.solution
+                fallbacks += solution.method != "cholesky"
                 norms.append(self._move(direction))
         value_loss = float(torch.stack(errors).mean()) if self.critic is None else self.critic.fit(batch)
         with torch.no_grad():
@@ -171,16 +167,18 @@ class RAT:
         ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
         return self.transform(log_prob, advantages, ratio, previous=previous, decay=self.config.kaczmarz_decay)
 
-    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Tensor]:
+    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Solution, Tensor]:
+        """Direction, how it was found, and the critic's mean squared error."""
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, batch, self.generator)
         ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
-        transformed = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
+        solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
+        transformed = solution.x
         errors = (self.policy.value_head.normalize(batch.returns) - values).square()
         gain = (ratio * transformed[:, 0] * log_prob).mean()
         gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
-        return dict(zip(self.transform.parameters, gradients, strict=True)), errors.detach().mean()
+        return dict(zip(self.transform.parameters, gradients, strict=True)), solution, errors.detach().mean()
 
     def _ratio_and_advantages(
         self, batch: Batch, log_prob: Tensor, entropy_coefficient: float

@@ -14,7 +14,7 @@ This is the only file in which ``λ``, ``Σ``, ``1/B`` and ``ζ`` are applied.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class AdvantageTransform:
         )
 
     @torch.no_grad()
-    def solve(self, log_prob: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def solve(self, log_prob: Tensor, targets: Tensor, weights: Tensor | None = None) -> Solution:
         """``Ã = (λI + KΣ)⁻¹ Y`` for several right-hand sides, from one factorisation.
 
         For losses whose parts are weighted by different columns, as a shared actor-critic's are; one ordinary
@@ -178,16 +178,18 @@ class AdvantageTransform:
             weights: importance ratios ``w [B]``, > 0; ones by default.
 
         Returns:
-            ``Ã [B, k]``.
+            ``Ã [B, k]`` as ``x``, and how the system was solved.
 
         Raises:
-            ValueError, CaptureError: as for a step.
+            ValueError, CaptureError: as for a step, and where ``targets`` is no matrix.
         """
+        if targets.ndim != 2 or targets.shape[1] == 0:
+            raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
         targets = targets.detach()
         factors, root = self._factors(log_prob, targets[:, 0], weights)
         with _full_precision():
             solution = solve_spd(self._system(factors, root), root[:, None] * targets, self._workspace)
-        return solution.x / root[:, None]
+        return replace(solution, x=solution.x / root[:, None])
 
     def _factors(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> tuple[list[Factor], Tensor]:
         """The factors of ``H``, and ``S = Σ^{1/2}`` as a vector."""

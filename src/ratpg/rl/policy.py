@@ -138,11 +138,6 @@ class ActorCritic(nn.Module):
     def device(self) -> torch.device:
         return self.normalizer.shift.device
 
-    @property
-    def action_dimensions(self) -> int:
-        """Dimensions of a continuous action; one for a discrete choice."""
-        return 1 if self.spec.num_actions else self.noise_size
-
     def normalize(self, observations: Tensor) -> Tensor:
         """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``."""
         if len(self.spec.observation_shape) != 1:
