@@ -2,18 +2,21 @@
 
     python benchmarks/rollout.py [--threads 2] [--repeats 7] [--envs Hopper-v4 ...] [--num-envs 8 32]
 
-The two take turns with the same environment, number of environments and threads; the networks are the presets'.
+The two take turns with the same environment, number of environments and threads; the networks are the presets'. Writes
+``results/rollout/``.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from ratpg.rl.envs import make_vec
 from ratpg.rl.policy import ActorCritic, PolicySpec
 from ratpg.rl.rollout import collect
+from report import Row, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate
 
@@ -40,11 +43,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--envs", nargs="+", default=[f"{task}-v4" for task in TASKS])
     parser.add_argument("--num-envs", nargs="+", type=int, default=[8, 32])
+    parser.add_argument("--output", type=Path, default=Path("results/rollout"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # as the trainer does while it collects
     print(machine())
-    print("| environment | environments | simulator alone | collecting | ratio |")
-    print("|---|---|---|---|---|")
+    rows: list[Row] = []
     for env in arguments.envs:
         for num_envs in arguments.num_envs:
             tasks = [make(env, num_envs, NUM_STEPS, arguments.threads) for make in (bare_simulator, collecting)]
@@ -52,8 +55,12 @@ def main() -> None:
                 task()
             rates = [[rate(task) for task in tasks] for _ in range(arguments.repeats)]
             bare, collected = (statistics.median(column) for column in zip(*rates, strict=True))
-            ratio = statistics.median(collected / bare for bare, collected in rates)
-            print(f"| {env} | {num_envs} | {bare:.0f}/s | {collected:.0f}/s | {ratio:.2f} |", flush=True)
+            row: Row = {"environment": env, "environments": num_envs}
+            row |= {"simulator_alone": round(bare), "collecting": round(collected)}
+            row |= {"ratio": round(statistics.median(c / b for b, c in rates), 2)}
+            print(markdown([row]), flush=True)
+            rows.append(row)
+    write(arguments.output, "steps_per_second", rows)
 
 
 if __name__ == "__main__":

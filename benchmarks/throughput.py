@@ -10,7 +10,6 @@ faster. All that is in a row takes turns; rates are medians, ratios medians of t
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
 from report import Row, markdown, write
 from simulator import bare_simulator
-from timing import machine, rate
+from timing import machine, rate, require_peers
 
 PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
 
 
 def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
-    directory = Path(tempfile.mkdtemp())  # nothing is written: `iterate` neither logs nor saves
-    return TrainConfig(env=env, threads=threads, run_dir=directory, **preset(algo, name))
+    return TrainConfig(env=env, threads=threads, **preset(algo, name))
 
 
 def training(config: TrainConfig[Any]) -> Callable[[], int]:
@@ -90,6 +88,7 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", default=["Hopper-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4"])
     parser.add_argument("--output", type=Path, default=Path("results/throughput"))
     arguments = parser.parse_args()
+    require_peers()
     print(machine())
     for name, measure in {"simulator": against_simulator, "peers": against_peers}.items():
         rows: list[Row] = []

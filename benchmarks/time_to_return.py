@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from report import Row, markdown, write
-from timing import machine
+from timing import machine, require_peers
 
 TARGETS = {"Hopper-v4": 2500.0, "HalfCheetah-v4": 3000.0, "Walker2d-v4": 2000.0}
 STEPS = 1_000_000
@@ -122,7 +122,7 @@ WAYS = {"RAT": train_rat, "SB3 PPO": train_sb3}
 def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
     """One training in a process of its own."""
     arguments = [sys.executable, sys.argv[0], "--limit", str(limit), "--one", way, env, str(seed)]
-    output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True).stdout
     seconds, steps, reached = json.loads(output.splitlines()[-1])
     row: Row = {"environment": env, "target": TARGETS[env], "what": way, "seed": seed, "steps": steps}
     row |= {"seconds": round(seconds, 1), "reached": "yes" if reached else "no"}
@@ -158,6 +158,7 @@ def main() -> None:
         way, env, seed = arguments.one
         print(json.dumps(WAYS[way](env, int(seed), arguments.limit)))
         return
+    require_peers()
     jobs = [(way, env, seed, arguments.limit) for seed in range(arguments.seeds) for env in TARGETS for way in WAYS]
     with ThreadPoolExecutor(arguments.parallel) as pool:
         rows = list(pool.map(lambda job: run_apart(*job), jobs))

@@ -1,5 +1,6 @@
 """Ratios of two things in one run: the machines are noisy, so the two take turns and medians are quoted."""
 
+import importlib.util
 import json
 import platform
 import statistics
@@ -65,3 +66,9 @@ def commit() -> str:
     """The commit that is measured."""
     arguments = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def require_peers() -> None:
+    """Ends the program with advice where the libraries that are compared with are not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("stable_baselines3", "sb3_contrib")):
+        sys.exit("this compares with Stable-Baselines3: pip install --editable '.[bench]' first")
