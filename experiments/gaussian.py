@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ratpg import AdvantageTransform
+from runner import commit, versions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -172,6 +173,9 @@ def main() -> None:
     draw(paths)
     optimum = torch.tensor([TARGET_MEAN, TARGET_LOG_STD], dtype=torch.float64)
     summary = {
+        "command": "python experiments/gaussian.py",
+        "commit": commit(),
+        "versions": versions(),
         "min_cosine_rat_empirical": min(cosines["RAT, full coverage"]),
         "min_cosine_rat_eighth_empirical": min(cosines["RAT, blocks of an eighth"]),
         "min_cosine_closed_form_empirical": min(cosines["closed-form natural"]),

@@ -115,7 +115,7 @@ def _train(run: Run) -> bool:
         if (directory / "checkpoint.pt").exists():
             command = f"ratpg resume {directory}"
         with _beside(directory, "commits").open("a") as commits:
-            commits.write(f"{_commit()}\n")
+            commits.write(f"{commit()}\n")
         with _beside(directory, "log").open("a") as log:
             arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
             code = subprocess.run(arguments, stdout=log, stderr=log).returncode
@@ -149,9 +149,15 @@ def _beside(directory: Path, suffix: str) -> Path:
     return directory.with_name(f"{directory.name}.{suffix}")
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is run, with ``-dirty`` where files differ from it."""
     arguments = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def versions() -> str:
+    """Of Python and of the packages that decide a figure."""
+    return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in PACKAGES)])
 
 
 def _record(run: Run) -> None:
@@ -163,11 +169,10 @@ def _record(run: Run) -> None:
         "seconds": f"{metrics['wall_time'][-1]:.0f}",
     }
     commits = dict.fromkeys(_beside(run.directory, "commits").read_text().split())
-    versions = " ".join(f"{name}={version(name)}" for name in PACKAGES)
     origin = {
         "command": run.command,
         "commit": " ".join(commits),  # of the start and of every resume
-        "versions": f"python={platform.python_version()} {versions}",
+        "versions": versions(),
     }
     _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
     _append(CURVES, [names | point for point in _thinned(metrics)])
