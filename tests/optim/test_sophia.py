@@ -68,3 +68,17 @@ def test_parameters_without_a_gradient_stay(lr: float) -> None:
     Sophia([moved, still], lr=lr).step()
     assert torch.equal(still, torch.ones(2))
     torch.testing.assert_close(moved.detach(), torch.full((2,), 1 - lr))
+
+
+def test_a_closure_computes_loss_and_gradients() -> None:
+    parameter = torch.full((2,), 3.0, requires_grad=True)
+    optimizer = Sophia([parameter], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 18.0
+    torch.testing.assert_close(parameter.detach(), torch.full((2,), 2.9))

@@ -1,6 +1,7 @@
 """Sophia: a clipped step preconditioned by a running Hessian diagonal (Liu et al. 2023, arXiv 2305.14342)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,12 @@ class Sophia(torch.optim.Optimizer):
                 self.state[parameter]["hessian"].lerp_(next(estimates), 1 - group["betas"][1])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients in ``.grad``."""
+    def step(self, closure: Any = None) -> Any:
+        """One step along the gradients in ``.grad``, which ``closure``, where there is one, computes with the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -52,6 +57,7 @@ class Sophia(torch.optim.Optimizer):
                 momentum = self.state[parameter]["momentum"].lerp_(parameter.grad, 1 - group["betas"][0])
                 curvature = (group["gamma"] * self.state[parameter]["hessian"]).clamp(min=group["eps"])
                 parameter.add_((momentum / curvature).clamp_(-1, 1), alpha=-group["lr"])
+        return loss
 
 
 def gauss_newton_bartlett(log_prob: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
