@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, distributions
 from torch.testing import assert_close
 
-from ratpg.rl.distributions import Categorical, DiagonalGaussian
+from ratpg.rl.distributions import Categorical, CensoredGaussian, DiagonalGaussian
 
 B, A, SAMPLES = 7, 3, 200_000
 
@@ -20,6 +20,20 @@ def gaussian(seed: int) -> DiagonalGaussian:
 
 def reference_gaussian(ours: DiagonalGaussian) -> distributions.Independent:
     return distributions.Independent(distributions.Normal(ours.mean, ours.log_std.exp()), 1)
+
+
+def censored(seed: int) -> CensoredGaussian:
+    return CensoredGaussian(0.6 * random(B, A, seed=seed), 0.3 * random(B, A, seed=seed + 100) - 0.5)
+
+
+def parts(ours: CensoredGaussian, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Masses ``[B, A]`` on −1 and 1, and the density ``[G, B, A]`` on a grid of actions."""
+    normal = distributions.Normal(ours.mean, ours.log_std.exp())
+    below, above = normal.cdf(-torch.ones_like(ours.mean)), 1 - normal.cdf(torch.ones_like(ours.mean))
+    return below, above, normal.log_prob(grid[:, None, None]).exp()
+
+
+GRID = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
 
 
 def categorical(seed: int) -> Categorical:
@@ -55,6 +69,45 @@ def test_gaussian_samples_have_the_mean_and_covariance() -> None:
     assert samples.shape == (SAMPLES, 2)
     assert_close(samples.mean(0), ours.mean[0], rtol=0, atol=0.01)
     assert_close(samples.T.cov(), torch.diag(ours.log_std[0].mul(2).exp()), rtol=0, atol=0.02)
+
+
+def test_a_censored_gaussian_has_a_density_inside_and_masses_on_the_bounds() -> None:
+    ours = censored(0)
+    below, above, _ = parts(ours, GRID)
+    inside = random(B, A, seed=9).tanh()
+    uncensored = DiagonalGaussian(ours.mean, ours.log_std)
+    assert_close(ours.log_prob(inside), uncensored.log_prob(inside))
+    for beyond in (1.0, 7.0):  # however far
+        assert_close(ours.log_prob(torch.full_like(inside, -beyond)), below.log().sum(-1))
+        assert_close(ours.log_prob(torch.full_like(inside, beyond)), above.log().sum(-1))
+
+
+def test_censored_entropy_is_the_integral() -> None:
+    ours = censored(0)
+    below, above, density = parts(ours, GRID)
+    integral = -torch.trapezoid(density * density.log(), GRID, dim=0)
+    assert_close(ours.entropy(), (integral - below * below.log() - above * above.log()).sum(-1), rtol=1e-7, atol=1e-7)
+
+
+def test_censored_kl_is_the_integral() -> None:
+    p, q = censored(0), censored(1)
+    mine, others = parts(p, GRID), parts(q, GRID)
+    integral = torch.trapezoid(mine[2] * (mine[2] / others[2]).log(), GRID, dim=0)
+    masses = mine[0] * (mine[0] / others[0]).log() + mine[1] * (mine[1] / others[1]).log()
+    assert_close(p.kl(q), (integral + masses).sum(-1), rtol=1e-7, atol=1e-7)
+    assert not torch.allclose(p.kl(q), q.kl(p))
+    assert p.kl(q).le(DiagonalGaussian(p.mean, p.log_std).kl(DiagonalGaussian(q.mean, q.log_std))).all()
+
+
+def test_a_mean_far_beyond_a_bound_has_no_score() -> None:
+    mean = torch.tensor([[40.0, -30.0]], requires_grad=True)
+    ours = CensoredGaussian(mean, torch.full((1, 2), -1.0))
+    (score,) = torch.autograd.grad(ours.log_prob(mean.detach() + 0.1).sum(), mean)
+    assert torch.equal(score, torch.zeros(1, 2))
+    (back,) = torch.autograd.grad(ours.log_prob(torch.tensor([[0.5, -0.5]])).sum(), mean)
+    assert back[0, 0] < 0 < back[0, 1]
+    moved = CensoredGaussian(mean + 1, torch.full((1, 2), -1.0))
+    assert_close(ours.kl(moved), torch.zeros(1))
 
 
 def test_categorical_log_prob_is_torchs() -> None:
@@ -102,12 +155,12 @@ def test_noise_is_the_generators(kind: type[DiagonalGaussian] | type[Categorical
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("make", [gaussian, categorical])
+@pytest.mark.parametrize("make", [gaussian, censored, categorical])
 def test_the_kl_of_a_distribution_with_itself_is_zero(make: object) -> None:
     assert_close(make(0).kl(make(0)), torch.zeros(B, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("make", [gaussian, categorical])
+@pytest.mark.parametrize("make", [gaussian, censored, categorical])
 def test_an_indexed_distribution_is_that_of_those_rows(make: object) -> None:
     whole, index = make(0), torch.tensor([5, 1])
     assert_close(whole[index].entropy(), whole.entropy()[index])
@@ -116,4 +169,5 @@ def test_an_indexed_distribution_is_that_of_those_rows(make: object) -> None:
 def test_a_detached_distribution_has_no_graph() -> None:
     leaf = torch.zeros(B, A, requires_grad=True)
     assert not DiagonalGaussian(leaf, leaf).detach().entropy().requires_grad
+    assert not CensoredGaussian(leaf, leaf).detach().entropy().requires_grad
     assert not Categorical(leaf).detach().entropy().requires_grad

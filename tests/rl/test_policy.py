@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.testing import assert_close
 
+from ratpg.rl.distributions import CensoredGaussian, DiagonalGaussian
 from ratpg.rl.policy import ActorCritic, PolicySpec, UnsupportedSpace
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (5,), np.float64)
@@ -23,14 +24,15 @@ def observations(count: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("bounds", ["clip", "censor", "tanh"])
 def test_zero_is_mapped_to_the_middle_of_the_bounds(bounds: str) -> None:
     policy = make_policy(ASYMMETRIC, action_bounds=bounds)
     assert_close(policy.environment_actions(torch.zeros(1, 2)), np.array([[1.0, 0.25]], np.float32))
 
 
-def test_clipping_maps_plus_and_minus_one_and_all_beyond_to_the_bounds() -> None:
-    policy = make_policy(ASYMMETRIC)
+@pytest.mark.parametrize("bounds", ["clip", "censor"])
+def test_clipping_maps_plus_and_minus_one_and_all_beyond_to_the_bounds(bounds: str) -> None:
+    policy = make_policy(ASYMMETRIC, action_bounds=bounds)
     actions = policy.environment_actions(torch.tensor([[-1.0, 1.0], [-9.0, 9.0], [0.5, -0.5]]))
     assert_close(actions, np.array([[-1.0, 0.5], [-1.0, 0.5], [2.0, 0.125]], np.float32))
 
@@ -43,7 +45,7 @@ def test_tanh_squashes_into_the_bounds() -> None:
     assert_close(actions, expected)
 
 
-@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("bounds", ["clip", "censor", "tanh"])
 @pytest.mark.parametrize(
     "action_space",
     [
@@ -67,6 +69,13 @@ def test_every_action_lies_in_the_space_or_the_space_is_refused(action_space: gy
     distribution = policy.actor(policy.normalize(observations(200))).detach()
     for action in policy.environment_actions(distribution.sample(noise)):
         assert action_space.contains(action.astype(action_space.dtype)), action
+
+
+def test_censoring_is_for_bounded_actions() -> None:
+    unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    for space, kind in ((ASYMMETRIC, CensoredGaussian), (unbounded, DiagonalGaussian)):
+        policy = make_policy(space, action_bounds="censor")
+        assert isinstance(policy.actor(observations()), kind)
 
 
 def test_unbounded_actions_pass_unchanged() -> None:

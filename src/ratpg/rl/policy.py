@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ratpg.natgrad import PerSampleParameter
-from ratpg.rl.distributions import Categorical, DiagonalGaussian, Distribution
+from ratpg.rl.distributions import Categorical, CensoredGaussian, DiagonalGaussian, Distribution
 from ratpg.rl.envs.vec_env import UnsupportedSpace
 from ratpg.rl.networks.mlp import mlp, orthogonal
 from ratpg.rl.normalize import ObservationNormalizer, PopArtHead
 
-ActionBounds = Literal["clip", "tanh"]
+ActionBounds = Literal["clip", "censor", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class PolicySpec:
         num_actions: number of discrete actions, 0 for continuous ones.
         action_start: the first discrete action.
         action_low, action_high: bounds of continuous actions, flat; empty where unbounded.
-        action_bounds: how a sample of the unbounded Gaussian is fitted into the bounds: ``"clip"``, or
-            ``"tanh"`` (squashed; log-probabilities are those of the unsquashed sample). In both, ±1 is mapped
-            to the bounds.
+        action_bounds: how a sample of the unbounded Gaussian is fitted into the bounds: ``"clip"``, with the
+            log-probability of the sample before clipping; ``"censor"``, clipped too, with the log-probability of what
+            is left of it (`CensoredGaussian`); or ``"tanh"`` (squashed; log-probabilities are those of the unsquashed
+            sample). In all, ±1 is mapped to the bounds.
         hidden: widths of the hidden layers.
         activation: ``"relu"`` or ``"tanh"``.
         initial_log_std: of every continuous action.
@@ -78,20 +79,21 @@ class PolicySpec:
 
 
 class GaussianActor(nn.Module):
-    """Normalised observations -> `DiagonalGaussian` with a state-independent log standard deviation."""
+    """Normalised observations -> a Gaussian with a state-independent log standard deviation, censored or not."""
 
-    def __init__(self, body: nn.Sequential, d_body: int, size: int, initial_log_std: float):
+    def __init__(self, body: nn.Sequential, d_body: int, size: int, initial_log_std: float, censored: bool):
         super().__init__()
+        self.kind = CensoredGaussian if censored else DiagonalGaussian
         self.body = body
         self.head = orthogonal(nn.Linear(d_body, size), 0.01)
         self.log_std = PerSampleParameter(torch.full((size,), initial_log_std))
 
-    def forward(self, observations: Tensor) -> DiagonalGaussian:
+    def forward(self, observations: Tensor) -> DiagonalGaussian | CensoredGaussian:
         return self.distribution(self.head(self.body(observations)))
 
-    def distribution(self, mean: Tensor) -> DiagonalGaussian:
+    def distribution(self, mean: Tensor) -> DiagonalGaussian | CensoredGaussian:
         """What the head's output means."""
-        return DiagonalGaussian(mean, self.log_std(mean))
+        return self.kind(mean, self.log_std(mean))
 
 
 class CategoricalActor(nn.Module):
@@ -127,7 +129,8 @@ class ActorCritic(nn.Module):
         if spec.num_actions:
             self.actor = CategoricalActor(body, d_body, spec.num_actions)
         else:
-            self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std)
+            censored = spec.action_bounds == "censor" and len(spec.action_low) > 0
+            self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std, censored)
         self.value_head = PopArtHead(d_body)
         features = body if spec.shared else mlp(d_obs, spec.hidden, spec.activation)
         self.critic = nn.Sequential(features, self.value_head, nn.Flatten(0))
