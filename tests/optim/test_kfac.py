@@ -1,6 +1,7 @@
 """KFAC against dense float64 blocks."""
 
 import io
+import json
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from ratpg.natgrad import PerSampleParameter, Recorder
 from ratpg.natgrad.dense import score_matrix
 from ratpg.natgrad.factors import Factor
 from ratpg.optim.kfac import KFAC
+
+from . import curvlinops_kfac
 
 DAMPING = 0.03
 
@@ -150,3 +153,17 @@ def test_a_parameter_of_no_linear_layer_that_is_too_large_is_refused(monkeypatch
     _, factors, _ = recorded(3)
     with pytest.raises(TypeError, match=r"free\.value"):
         KFAC(DAMPING).update(factors)
+
+
+def test_a_linear_network_has_the_kfac_of_curvlinops() -> None:
+    net, (inputs, actions) = curvlinops_kfac.network(), curvlinops_kfac.data()
+    recorder = Recorder.over(net)
+    with recorder.record():
+        log_prob = torch.distributions.Categorical(logits=net(inputs)).log_prob(actions)
+    factors = recorder.factors(log_prob)
+    kfac = KFAC(curvlinops_kfac.DAMPING)
+    kfac.update(factors)
+    direction = kfac.precondition(factors, curvlinops_kfac.gradient())
+    theirs = json.loads(curvlinops_kfac.OUTPUT.read_text())
+    for name, ours in direction.items():
+        torch.testing.assert_close(ours, torch.tensor(theirs[name], dtype=torch.float64), rtol=1e-10, atol=1e-10)
