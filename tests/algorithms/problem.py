@@ -10,6 +10,7 @@ from ratpg.rl.policy import ActorCritic, PolicySpec
 
 ROWS, D, A = 24, 5, 2
 GAUSSIAN = PolicySpec((D,), (A,), 0, 0, (), (), hidden=(6,), activation="tanh")
+CENSORED = dataclasses.replace(GAUSSIAN, action_low=(-1.0,) * A, action_high=(1.0,) * A, action_bounds="censor")
 SHARED = dataclasses.replace(GAUSSIAN, shared=True)
 DISCRETE = PolicySpec((D,), (), 3, 0, (), (), hidden=(6,), activation="tanh")
 

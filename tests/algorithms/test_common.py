@@ -15,7 +15,7 @@ from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import PolicySpec
 
-from .problem import DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
+from .problem import CENSORED, DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
 
 SMALL: dict[str, dict[str, Any]] = {
     "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
@@ -30,13 +30,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
 SEPARATE_ONLY = ("trpo", "sophia")
+NETWORKS = {"gaussian": GAUSSIAN, "censored": CENSORED, "categorical": DISCRETE, "shared": SHARED}
 every_algorithm = pytest.mark.parametrize("algo", SMALL)
 every_network = pytest.mark.parametrize(
     ("algo", "spec"),
     [
         pytest.param(algo, spec, id=f"{algo}, {kind}")
         for algo in SMALL
-        for kind, spec in {"gaussian": GAUSSIAN, "categorical": DISCRETE, "shared": SHARED}.items()
+        for kind, spec in NETWORKS.items()
         if not (kind == "shared" and algo.startswith(SEPARATE_ONLY))
     ],
 )
@@ -64,6 +65,18 @@ def test_every_parameter_moves_log_std_too(algo: str, spec: PolicySpec) -> None:
     make_algorithm(policy, small(algo), torch.Generator()).update(make_batch(policy), 1.0)
     for name, parameter in policy.named_parameters():
         assert not torch.equal(parameter, before[name]), name
+
+
+@every_network
+def test_the_same_seed_gives_the_same_update(algo: str, spec: PolicySpec) -> None:
+    policies = [make_policy(spec) for _ in range(2)]
+    ours, again = (
+        make_algorithm(policy, small(algo), torch.Generator().manual_seed(3)).update(make_batch(policy), 1.0)
+        for policy in policies
+    )
+    assert ours == again
+    for first, second in zip(*(policy.parameters() for policy in policies), strict=True):
+        assert torch.equal(first, second)
 
 
 @every_network

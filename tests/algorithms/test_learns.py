@@ -15,7 +15,7 @@ from ratpg.training.trainer import Trainer
     "env_id, steps, threshold",
     [
         ("CartPole-v1", 40_000, 180.0),  # at best 500; a policy that has learnt nothing gets 20
-        pytest.param("InvertedPendulum-v4", 60_000, 200.0, marks=pytest.mark.slow),  # at best 1000, at first 6
+        ("InvertedPendulum-v4", 60_000, 200.0),  # at best 1000, at first 6
     ],
 )
 def test_it_learns_to_balance(algo: str, env_id: str, steps: int, threshold: float, tmp_path: Path) -> None:
