@@ -5,12 +5,14 @@ import torch
 from torch import nn
 
 from ratpg.algorithms import TRPO, TRPOConfig
+from ratpg.natgrad import Recorder
+from ratpg.natgrad.fisher import kl_fisher, score_fisher
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic, PolicySpec
 
-from .problem import DISCRETE, GAUSSIAN, make_batch, make_policy
+from .problem import CENSORED, DISCRETE, GAUSSIAN, make_batch, make_policy
 
-specs = pytest.mark.parametrize("spec", [GAUSSIAN, DISCRETE], ids=["gaussian", "categorical"])
+specs = pytest.mark.parametrize("spec", [GAUSSIAN, CENSORED, DISCRETE], ids=["gaussian", "censored", "categorical"])
 
 
 def exact_direction(policy: ActorCritic, batch: Batch, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,3 +73,27 @@ def test_a_failed_line_search_leaves_the_actor_bit_for_bit(monkeypatch: pytest.M
     assert not moved.any()
     assert metrics["failed_line_searches"] == 1
     assert metrics["learning_rate"] == 0.0
+
+
+@specs
+def test_its_fisher_matrix_is_that_of_the_scores_in_expectation_over_actions_only(spec: PolicySpec) -> None:
+    policy, draws = make_policy(spec), 400
+    batch = make_batch(policy)
+    recorder = Recorder.over(policy.actor)
+    v = torch.randn(sum(p.numel() for p in policy.actor.parameters()), dtype=torch.float64)
+    distribution = policy.actor(batch.observations)
+    kl = distribution.detach().kl(distribution).mean()
+    expected = kl_fisher(kl, list(recorder.parameters.values()), 0.0)(v)
+    generator = torch.Generator().manual_seed(0)
+    products = []
+    for _ in range(draws):
+        actions = batch.distribution.sample(policy.draw_noise((len(batch),), generator).double())
+        with recorder.record():
+            log_prob = policy.actor(batch.observations).log_prob(actions)
+        weights = torch.ones(len(batch), dtype=torch.float64)
+        products.append(score_fisher(recorder.factors(log_prob), recorder.parameters, weights, 0.0)(v))
+    sampled = torch.stack(products)
+    errors = sampled.mean(0) - expected
+    assert (sampled - expected).norm(dim=1).min() > 0.1 * expected.norm()  # no draw is it
+    # The mean is, within its standard error: squared errors in these units average to one.
+    assert 0.3 < float(errors.square().sum() / (sampled.var(0) / draws).sum()) < 3.0
