@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.products import product
 from ratpg.natgrad.workspace import Workspace
 
 PANEL = 256
@@ -79,7 +80,7 @@ def _panels(size: int) -> Iterator[tuple[int, int]]:
 def _add_product(gram: Tensor, rows: Tensor) -> None:
     """``gram += rows rowsᵀ`` in panels from the diagonal down."""
     for start, stop in _panels(len(rows)):
-        gram[start:, start:stop].addmm_(rows[start:], rows[start:stop].T)
+        gram[start:, start:stop] += product(rows[start:], rows[start:stop])
 
 
 class OuterFactor:
@@ -111,12 +112,9 @@ class OuterFactor:
         a, d = self.inputs, self.gradients
         if self.bias is not None:
             a = torch.cat([a, a.new_ones(len(a), 1)], 1)  # a bias is the weight of a constant input
-        inner, outer = workspace.take("panels", (2, len(a), min(PANEL, len(a))), a)
         for start, stop in _panels(len(d)):
-            left, right = inner[start:, : stop - start], outer[start:, : stop - start]
-            torch.mm(a[start:], a[start:stop].T, out=left)
-            torch.mm(d[start:], d[start:stop].T, out=right)
-            gram[start:, start:stop].addcmul_(left, right)
+            inner, outer = product(a[start:], a[start:stop]), product(d[start:], d[start:stop])
+            gram[start:, start:stop].addcmul_(inner, outer)
 
     def squared_norms(self) -> Tensor:
         scale = self.inputs.square().sum(1) if self.weight is not None else 0.0
@@ -134,7 +132,7 @@ class OuterFactor:
         weighted = self.gradients * v[:, None]
         products = {}
         if self.weight is not None:
-            products[self.weight] = weighted.T @ self.inputs
+            products[self.weight] = product(weighted.T, self.inputs.T)
         if self.bias is not None:
             products[self.bias] = weighted.sum(0)
         return products

@@ -10,10 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.products import product
 from ratpg.natgrad.workspace import Workspace
 
-BLOCK = 64
+BLOCK = 128
 """Block size of the blocked Cholesky factorisation; smaller systems go to LAPACK whole."""
+PANEL = 256
+"""Width of the block columns in which what is left of the matrix is brought up to date."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,25 @@ def solve_spd(matrix: Tensor, rhs: Tensor, workspace: Workspace | None = None) -
 def cholesky(matrix: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     """Cholesky factor ``L`` of the lower triangle of ``matrix``, and whether it exists (a bool scalar).
 
-    Left-looking by block columns, so that nearly all of the work is matrix products over the lower triangle
-    only: less than LAPACK's time at n = 1024 on two cores. The strict upper triangle of ``L`` is undefined.
+    Right-looking by block columns, so that nearly all of the work is matrix products of what lies in one piece, over
+    the lower triangle only. The strict upper triangle of ``L`` is undefined.
     """
     size = len(matrix)
-    factor = workspace.take("cholesky", (size, size), matrix)
-    identity = torch.eye(BLOCK, dtype=matrix.dtype, device=matrix.device)
+    factor = workspace.take("cholesky", (size, size), matrix).copy_(matrix)
     infos = []
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
-        panel, done = matrix[start:, start:stop], factor[start:, :start]
-        if start:
-            panel = torch.addmm(panel, done, done[: stop - start].T, alpha=-1)
-        corner, info = torch.linalg.cholesky_ex(panel[: stop - start])
+        corner, info = torch.linalg.cholesky_ex(factor[start:stop, start:stop])
         infos.append(info)
         factor[start:stop, start:stop] = corner
         if stop < size:
+            identity = torch.eye(stop - start, dtype=matrix.dtype, device=matrix.device)
             inverse = torch.linalg.solve_triangular(corner, identity, upper=False)
-            torch.mm(panel[stop - start :], inverse.T, out=factor[stop:, start:stop])
+            below = product(factor[stop:, start:stop].contiguous(), inverse)
+            factor[stop:, start:stop] = below
+            for column in range(stop, size, PANEL):
+                rows = below[column - stop :]
+                factor[column:, column : column + PANEL] -= product(rows, rows[:PANEL])
     return factor, (torch.stack(infos) == 0).all()
 
 

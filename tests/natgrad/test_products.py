@@ -1,0 +1,37 @@
+"""Products by oneDNN or MKL against float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ratpg.natgrad.products import product
+
+LAYOUTS = {
+    "contiguous": lambda rows, columns: torch.randn(rows, columns),
+    "transposed": lambda rows, columns: torch.randn(columns, rows).T,
+    "rows of a wider matrix": lambda rows, columns: torch.randn(rows, columns + 3)[:, 1:-2],
+    "every other column": lambda rows, columns: torch.randn(rows, 2 * columns)[:, ::2],
+    "one row, many times": lambda rows, columns: torch.randn(1, columns).expand(rows, columns),
+}
+
+
+@pytest.mark.parametrize("left", LAYOUTS)
+@pytest.mark.parametrize("right", LAYOUTS)
+@pytest.mark.parametrize("shape", [(5, 4, 3), (1, 7, 2), (40, 1, 33), (3, 2, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_is_a_times_b_transposed(left: str, right: str, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    m, n, k = shape
+    a, b = LAYOUTS[left](m, k).to(dtype), LAYOUTS[right](n, k).to(dtype)
+    expected = a.double() @ b.double().T
+    result = product(a, b)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=10 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_it_keeps_all_of_float32s_digits() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 300), torch.randn(32, 300)
+    errors = (product(a, b).double() - a.double() @ b.double().T).abs()
+    scale: Tensor = a.double().norm(dim=1)[:, None] * b.double().norm(dim=1)
+    assert (errors <= 4 * torch.finfo(torch.float32).eps * scale).all()
