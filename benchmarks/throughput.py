@@ -25,7 +25,7 @@ PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
 
 
 def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
-    return TrainConfig(env=env, threads=threads, **preset(algo, name))
+    return TrainConfig(threads=threads, **preset(algo, name, env))
 
 
 def training(config: TrainConfig[Any]) -> Callable[[], int]:

@@ -77,9 +77,8 @@ def train_rat(env: str, seed: int, limit: float) -> tuple[float, int, bool]:
 
     target, start = TARGETS[env], time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
-        config = TrainConfig(
-            env=env, seed=seed, threads=1, total_timesteps=STEPS, run_dir=Path(directory), **preset("rat", "default")
-        )
+        run = {"seed": seed, "threads": 1, "total_timesteps": STEPS, "run_dir": Path(directory)}
+        config = TrainConfig(**preset("rat", "default", env), **run)
         trainer = Trainer.start(config)
 
         def should_stop() -> bool:

@@ -148,22 +148,23 @@ def parse_train(arguments: list[str]) -> TrainConfig:
     Raises:
         BadArguments, BadConfig: in one line what is wrong with them.
     """
-    # Which defaults there are, and which hyperparameters, depends on these two flags; tyro then reads all.
+    # Which defaults there are, and which hyperparameters, depends on these flags; tyro then reads all.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--algo", default="rat")
     first.add_argument("--preset", default="default")
+    first.add_argument("--env", default="")
     try:
         chosen, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise BadArguments(f"{error} (see ratpg train --help)") from None
-    defaults = preset(chosen.algo, chosen.preset)
+    defaults = preset(chosen.algo, chosen.preset, chosen.env)
     generic: Any = TrainConfig
     return _parse(
         generic[CONFIGS[chosen.algo]],
         "train",
         arguments,
         description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
-        default=TrainConfig(env=tyro.MISSING, **defaults),
+        default=TrainConfig(**defaults | {"env": tyro.MISSING}),
     )
 
 

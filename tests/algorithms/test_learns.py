@@ -19,13 +19,8 @@ from ratpg.training.trainer import Trainer
     ],
 )
 def test_it_learns_to_balance(algo: str, env_id: str, steps: int, threshold: float, tmp_path: Path) -> None:
-    config = TrainConfig(
-        env=env_id,
-        total_timesteps=steps,
-        run_dir=tmp_path / "run",
-        threads=1,
-        **{"hidden": (64, 64)} | preset(algo, "default"),
-    )
+    settings = {"hidden": (64, 64)} | preset(algo, "default", env_id)
+    config = TrainConfig(total_timesteps=steps, run_dir=tmp_path / "run", threads=1, **settings)
     trainer = Trainer.start(config)
     trainer.run()
     assert trainer.episodes.return_mean() > threshold

@@ -60,8 +60,8 @@ def test_the_first_step_of_a_rollout_is_measured_and_no_other() -> None:
 
 @pytest.mark.parametrize("algo", CONFIGS)
 def test_every_algorithm_logs_it(algo: str, tmp_path: Path) -> None:
-    settings = preset(algo, "default") | {"num_envs": 2, "num_steps": 32, "hidden": (8,)}
-    config = TrainConfig(env="CartPole-v1", total_timesteps=64, run_dir=tmp_path / "run", threads=1, **settings)
+    settings = preset(algo, "default", "CartPole-v1") | {"num_envs": 2, "num_steps": 32, "hidden": (8,)}
+    config = TrainConfig(total_timesteps=64, run_dir=tmp_path / "run", threads=1, **settings)
     Trainer.start(config).run()
     with (tmp_path / "run" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)

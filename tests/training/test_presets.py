@@ -12,7 +12,7 @@ from ratpg.training.presets import PRESETS, preset
 
 
 def run_of(name: str) -> TrainConfig[RATConfig]:
-    return TrainConfig(env="Hopper-v4", **preset("rat", name))
+    return TrainConfig(**preset("rat", name, "Hopper-v4"))
 
 
 def test_the_paper_preset_is_the_authors_protocol() -> None:
@@ -36,7 +36,7 @@ def test_the_default_preset_is_the_defaults_of_the_configs() -> None:
     assert run == TrainConfig(env="Hopper-v4", algorithm=RATConfig())
     assert (run.num_envs * run.num_steps) // run.algorithm.minibatches == 1024
     assert run.algorithm.max_step_norm is None
-    assert (run.action_bounds, run.normalize_rewards) == ("clip", True)
+    assert (run.action_bounds, run.normalize_rewards) == ("censor", True)
 
 
 def test_both_presets_clip_observations_at_5_and_scaled_rewards_at_10_and_share_popart() -> None:
@@ -53,13 +53,22 @@ def test_both_presets_clip_observations_at_5_and_scaled_rewards_at_10_and_share_
 def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
     assert "default" in PRESETS[algo]
     for name in PRESETS[algo]:
-        run = TrainConfig(env="Hopper-v4", **preset(algo, name))
+        run = TrainConfig(**preset(algo, name, "Hopper-v4"))
         assert (run.algo, run.preset) == (algo, name)
         assert isinstance(run.algorithm, CONFIGS[algo])
 
 
+@pytest.mark.parametrize("algo", CONFIGS)
+@pytest.mark.parametrize(("env", "gamma"), [("Swimmer-v4", 0.9999), ("Swimmer-v5", 0.9999), ("SwimmerX-v4", None)])
+def test_swimmers_discount_reaches_over_its_episode_by_default(algo: str, env: str, gamma: float | None) -> None:
+    elsewhere, paper = preset(algo, "default", "Hopper-v4"), preset(algo, "paper", "Hopper-v4")
+    expected = elsewhere | {"env": env} | ({} if gamma is None else {"gamma": gamma})
+    assert preset(algo, "default", env) == expected
+    assert preset(algo, "paper", env) == paper | {"env": env}
+
+
 def test_an_unknown_algorithm_or_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(BadConfig, match="algo must be one of rat.*'rot'"):
-        preset("rot", "default")
+        preset("rot", "default", "Hopper-v4")
     with pytest.raises(BadConfig, match="default, paper.*'papers'"):
-        preset("rat", "papers")
+        preset("rat", "papers", "Hopper-v4")

@@ -52,14 +52,15 @@ class TrainConfig(Generic[C]):
     """Torch device of the networks."""
     checkpoint_interval: float = 60.0
     """Seconds between checkpoints; 0 writes one after every rollout."""
-    gamma: float = 0.995
+    gamma: float = 0.9925
     """Discount."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.9
     """GAE's lambda."""
     normalize_rewards: bool = True
     """Divide rewards by the running standard deviation of the discounted return and clip them to +-10."""
-    action_bounds: ActionBounds = "clip"
-    """How an unbounded sample becomes an action within the environment's bounds."""
+    action_bounds: ActionBounds = "censor"
+    """How an unbounded sample becomes an action within the environment's bounds: clip, censor (clip, and count what
+    lies beyond a bound as the bound) or tanh."""
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critic."""
     shared: bool = False

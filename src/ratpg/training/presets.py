@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
             {
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
+                "action_bounds": "clip",
                 "hidden": (64, 64),
                 "activation": "tanh",
                 "initial_log_std": 0.0,
@@ -67,7 +68,10 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
     "trpo": {
-        "default": ({"gamma": 0.99, "gae_lambda": 0.95, "initial_log_std": 0.0}, TRPOConfig()),
+        "default": (
+            {"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip", "initial_log_std": 0.0},
+            TRPOConfig(),
+        ),
         # FVP + CG as the paper has it: RAT's mini-batches and steps, the direction by conjugate gradients.
         "paper": (
             PAPER_RUN,
@@ -83,11 +87,11 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         ),
     },
     "acktr": {
-        "default": ({"gamma": 0.99}, ACKTRConfig()),
+        "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, ACKTRConfig()),
         "paper": (PAPER_RUN, ACKTRConfig(anneal_step_size=False, epochs=4, minibatches=8)),
     },
     "sophia": {
-        "default": ({"gamma": 0.99, "gae_lambda": 0.95}, SophiaConfig()),
+        "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, SophiaConfig()),
         "paper": (PAPER_RUN, SophiaConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
     "diag": {
@@ -107,8 +111,13 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
 }
 
 
-def preset(algo: str, name: str) -> dict[str, Any]:
-    """Keyword arguments of `TrainConfig` for an algorithm and a preset.
+TASKS: dict[str, dict[str, Any]] = {"Swimmer": {"gamma": 0.9999}}
+"""What the default preset of every algorithm has otherwise for some tasks: environment id up to its version -> values.
+Swimmer's whole episode of 1000 steps counts (RL Baselines3 Zoo has the same)."""
+
+
+def preset(algo: str, name: str, env: str) -> dict[str, Any]:
+    """Keyword arguments of `TrainConfig` for an algorithm, a preset and an environment.
 
     Raises:
         BadConfig: naming what there is.
@@ -118,4 +127,5 @@ def preset(algo: str, name: str) -> dict[str, Any]:
     if name not in PRESETS[algo]:
         raise BadConfig(f"preset of {algo} must be one of {', '.join(PRESETS[algo])}, got '{name}'")
     run, algorithm = PRESETS[algo][name]
-    return {"algo": algo, "preset": name, "algorithm": algorithm, **run}
+    task = TASKS.get(env.rpartition("-v")[0], {}) if name == "default" else {}
+    return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **task}
