@@ -2,6 +2,7 @@
 
     python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
+    python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm
 
 ``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
 mini-batch; ``cg`` takes ten Fisher-vector products. Times are medians of rounds in which every way runs once; memory is
@@ -17,6 +18,8 @@ from pathlib import Path
 import matplotlib
 import torch
 
+import algorithm_cost
+from report import markdown, write
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from update_problem import SHAPES, Problem
 
@@ -102,6 +105,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost")
+    parser.add_argument("--algorithms", action="store_true", help="every algorithm, into results/update_cost")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -111,6 +115,12 @@ def main() -> None:
         problem = Problem(env, arguments.batch, arguments.width)
         torch.randn(256, 256) @ torch.randn(256, 256)  # the matrix library's own buffers
         print(json.dumps({"bytes": peak_memory_of(getattr(problem, way))}))
+        return
+
+    if arguments.algorithms:
+        compared = algorithm_cost.measure(arguments.repeats)
+        print(f"{machine()}\n{markdown(compared)}")
+        write(RESULTS, "algorithms", compared)
         return
 
     rate = matrix_product_rate()

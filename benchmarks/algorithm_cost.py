@@ -1,0 +1,54 @@
+"""Milliseconds a mini-batch's update takes with each algorithm, actor and critic together."""
+
+import torch
+
+from ratpg.algorithms import CONFIGS, Config, make_algorithm
+from ratpg.rl.batch import Batch
+from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.training.presets import preset
+from report import Row
+from timing import interleaved
+from update_problem import SHAPES
+
+MINIBATCH = 1024
+ENVS = ("HalfCheetah", "Ant", "Humanoid")
+
+
+class Update:
+    """An algorithm with the preset ``paper`` and a made-up rollout for it.
+
+    Args:
+        algo: name of the algorithm.
+        env: whose observation and action sizes to take.
+    """
+
+    def __init__(self, algo: str, env: str):
+        torch.manual_seed(0)
+        d_obs, d_action = SHAPES[env]
+        bounds = (-1.0,) * d_action, (1.0,) * d_action
+        spec = PolicySpec((d_obs,), (d_action,), 0, 0, *bounds, action_bounds="tanh")
+        config: Config = preset(algo, "paper", f"{env}-v4")["algorithm"]
+        policy, generator = ActorCritic(spec), torch.Generator().manual_seed(0)
+        self.minibatches = config.epochs * config.minibatches
+        rows = MINIBATCH * config.minibatches
+        observations = torch.randn(rows, d_obs)
+        distribution = policy.actor(observations).detach()
+        actions = distribution.sample(policy.draw_noise((rows,), generator))
+        advantages, values = torch.randn(2, rows)
+        log_prob = distribution.log_prob(actions)
+        self.batch = Batch(observations, actions, distribution, log_prob, advantages, values + advantages)
+        self.algorithm = make_algorithm(policy, config, generator)
+
+    def __call__(self) -> None:
+        self.algorithm.update(self.batch, 1.0)
+
+
+def measure(repeats: int) -> list[Row]:
+    """One row an algorithm, one column an environment's shapes; all take turns."""
+    milliseconds: dict[str, Row] = {algo: {"algorithm": algo} for algo in CONFIGS}
+    for env in ENVS:
+        updates = {algo: Update(algo, env) for algo in CONFIGS}
+        seconds = interleaved(list(updates.values()), repeats)
+        for (algo, update), time in zip(updates.items(), seconds, strict=True):
+            milliseconds[algo][env] = round(1e3 * time / update.minibatches, 1)
+    return list(milliseconds.values())
