@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ratpg import AdvantageTransform
-from report import read_csv, run, save, write_csv, write_summary
+from report import Row, read_csv, run, save, write_csv, write_summary
 
 RESULTS = Path("results/gaussian")
 TARGET_MEAN, TARGET_LOG_STD = 1.0, float(np.log(0.5))
@@ -163,8 +163,21 @@ def measure() -> None:
     )
 
 
+def tabulate() -> list[Row]:
+    """A row a gradient: least cosine with the empirical natural gradient, and how far from the optimum it ends."""
+    directions, trajectories = read_csv(RESULTS / "directions.csv"), read_csv(RESULTS / "trajectories.csv")
+    table = []
+    for name in LINES:
+        least = min(float(row[name]) for row in directions)
+        last = [row for row in trajectories if row["gradient"] == name][-1]
+        distance = np.hypot(float(last["mean"]) - TARGET_MEAN, float(last["log_std"]) - TARGET_LOG_STD)
+        table.append({"gradient": name, "least_cosine": f"{least:.4f}", "distance_at_the_end": f"{distance:.4f}"})
+    return table
+
+
 def draw() -> None:
-    """Trajectories over the divergence's contours, a field of arrows a gradient, cosines along the trajectory."""
+    """Trajectories over contours, a field of arrows a gradient, cosines along the trajectory; and the table."""
+    write_csv(RESULTS / "table.csv", tabulate())
     figure = plt.figure(figsize=(16, 5.2), layout="constrained")
     axes = figure.subplot_mosaic([["ways", "vanilla", "closed", "cosine"], ["ways", "empirical", "rat", "cosine"]])
     for name in ("ways", "vanilla", "closed", "empirical", "rat"):

@@ -24,7 +24,7 @@ from torch import Tensor
 from block_kaczmarz import NOISES, Blocks, bound, draw_rows, leverage, sequences
 from ratpg.cli import parse_train
 from ratpg.natgrad.dense import score_matrix
-from report import read_csv, run, save, write_csv, write_summary
+from report import Row, read_csv, run, save, write_csv, write_summary
 from snapshots import snapshots
 
 RESULTS = Path("results/kaczmarz")
@@ -147,8 +147,19 @@ def measure() -> None:
     )
 
 
+def tabulate() -> list[Row]:
+    """A row a decay ζ: the errors after 1, 10, 100 and 1,000 blocks with exact and with noisy targets."""
+    errors = {(row["decay"], row["targets"], row["j"]): row["error"] for row in read_csv(RESULTS / "decays.csv")}
+    columns = [(kind, j) for kind in ("exact", "fresh") for j in ("1", "10", "100", "1000")]
+    return [
+        {"ζ": decay} | {f"{kind},_j_=_{j}": f"{float(errors[decay, kind, j]):.2g}" for kind, j in columns}
+        for decay in dict.fromkeys(decay for decay, _, _ in errors)
+    ]
+
+
 def draw() -> None:
-    """Errors against their bounds a block size, then ζ, the floors, and leverage against uniform blocks."""
+    """Errors against their bounds a block size, then ζ, the floors, and leverage against uniform; the table of ζ."""
+    write_csv(RESULTS / "decay_table.csv", tabulate())
     figure, axes = plt.subplots(3, 3, figsize=(15, 12), layout="constrained")
     curves = [row for row in read_csv(RESULTS / "errors.csv") if row["blocks"] == "uniform"]
     for column, size in enumerate(BLOCK_SIZES):

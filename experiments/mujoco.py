@@ -1,17 +1,13 @@
 """Returns on MuJoCo: preset ``default`` over three seeds, preset ``paper`` over one.
 
-    python experiments/mujoco.py [--parallel 2]
+    ratpg reproduce mujoco [--parallel 2] [--seeds 0]
 
-Trains what ``results/runs.csv`` lacks (``--parallel 0``: nothing), then writes ``results/mujoco/``.
+Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``results/mujoco/``.
 """
 
-import argparse
-from pathlib import Path
+from runner import Run
+from trainings import run
 
-from ratpg.training.plots import plot_curves
-from runner import Run, curves_of, markdown, results_of, run_all
-
-RESULTS = Path("results/mujoco")
 STEPS = 1_000_000
 DEFAULT = [
     Run("rat-default", env, seed, STEPS)
@@ -19,19 +15,8 @@ DEFAULT = [
     for env in ("Ant-v4", "Walker2d-v4", "HalfCheetah-v4", "Hopper-v4")
 ]
 PAPER = [Run("rat-paper", env, 0, STEPS, ("--preset", "paper")) for env in ("Hopper-v4", "HalfCheetah-v4")]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
-    arguments = parser.parse_args()
-    runs = DEFAULT + PAPER
-    if arguments.parallel:
-        run_all(runs, arguments.parallel)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "table.md").write_text(markdown(results_of(runs)))
-    plot_curves(curves_of(runs), RESULTS / "curves")
+RUNS = DEFAULT + PAPER
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, "mujoco", RUNS)

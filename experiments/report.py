@@ -19,6 +19,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 RESULTS = Path("results")
+COMMIT = commit()
+"""What is run, asked before anything is written."""
 
 Row = dict[str, str]
 
@@ -51,10 +53,18 @@ def read_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def write_summary(name: str, seeds: str, figures: Mapping[str, Any]) -> None:
-    """``results/NAME/summary.json``: the headline figures after command, commit, seeds and versions."""
-    origin = {"command": f"ratpg reproduce {name}", "commit": commit(), "seeds": seeds, "versions": versions()}
-    text = json.dumps(origin | dict(figures), indent=2) + "\n"
+def write_summary(
+    name: str, seeds: str, figures: Mapping[str, Any], commits: str | None = None, packages: str | None = None
+) -> None:
+    """``results/NAME/summary.json``: the headline figures after command, commit, seeds and versions; these of now,
+    unless given."""
+    origin = {
+        "command": f"ratpg reproduce {name}",
+        "commit": commits or COMMIT,
+        "seeds": seeds,
+        "versions": packages or versions(),
+    }
+    text = json.dumps(origin | dict(figures), indent=2, ensure_ascii=False) + "\n"
     (RESULTS / name / "summary.json").write_text(text)
     print(text)
 
