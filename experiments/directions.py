@@ -147,7 +147,7 @@ class Ways:
         """
         n = len(self.batch.advantages)
         transform = AdvantageTransform(self.actor, self.damping * n / block)
-        direction, dual = None, torch.zeros(n)
+        direction, dual = None, torch.zeros_like(self.batch.advantages)
         for rows in self._minibatches(block, iterations):
             target = self.batch.advantages[rows] - self.damping * n * dual[rows]
             step = self._step(transform, rows, target, direction, 1.0)

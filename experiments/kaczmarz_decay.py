@@ -3,7 +3,7 @@
     ratpg reproduce kaczmarz_decay [--parallel 2] [--seeds 0]
 
 Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``results/kaczmarz_decay/``.
-ζ = 0 is the preset ``default`` itself, shared with ``mujoco.py``.
+ζ = 0 is the preset ``default`` itself, shared with ``mujoco_.py``.
 """
 
 from runner import Run

@@ -226,7 +226,8 @@ def _plot(arguments: list[str]) -> int:
 def _script(kind: str, arguments: list[str]) -> int:
     """Runs a script of the repository's ``benchmarks/`` or ``experiments/`` with its options, from the repository."""
     folder = REPOSITORY / f"{kind}s"
-    names = {path.stem: path for path in folder.glob("*.py") if "__main__" in path.read_text()}
+    # A trailing _ keeps a script from hiding the package of its name from those beside it: mujoco_.py.
+    names = {path.stem.rstrip("_"): path for path in folder.glob("*.py") if "__main__" in path.read_text()}
     if not names:
         raise ValueError(
             f"the {kind}s are part of the repository, not of the installed package: clone it and `make setup`"
