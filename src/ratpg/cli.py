@@ -97,7 +97,7 @@ class PlotArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {
+    commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "resume": _resume,
         "eval": _eval,
