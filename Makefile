@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/hopper-rat
 
-.PHONY: setup train test test-slow lint format bench clean
+.PHONY: setup train test test-slow lint format bench evidence clean
 
 setup: .venv/installed
 
@@ -38,6 +38,10 @@ format: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	for name in update_cost rollout throughput; do $(BIN)/ratpg bench $$name || exit; done
+
+# Figures and tables from the committed CSVs; nothing is trained.
+evidence: setup
+	$(BIN)/ratpg reproduce evidence
 
 clean:
 	rm -rf .venv

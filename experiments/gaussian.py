@@ -1,29 +1,24 @@
 """The univariate Gaussian of the paper: which way four gradients point, and where they lead.
 
-    python experiments/gaussian.py
+    ratpg reproduce gaussian
 
 A policy ``N(μ, σ)`` with ``θ = (μ, log σ)`` is to become ``N(1, 0.5)``: the reward of a sample is
 ``log p*(x) − log π(x)``, whose mean is minus the divergence of the two. From the same samples are taken: the vanilla
 gradient ``Hᵀy/B``; the natural gradient ``F⁻¹Hᵀy/B`` with the closed form ``F = diag(1/σ², 2)``; the empirical natural
 gradient ``(λI + HᵀH/B)⁻¹Hᵀy/B``; and RAT's, by block Kaczmarz, with blocks of the whole batch (full coverage) and of an
-eighth. Writes ``results/gaussian/``: directions.csv, trajectories.csv, a figure, and ``summary.json``.
+eighth. The contours are of the divergence. Half a minute.
 """
 
-import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
 
 from ratpg import AdvantageTransform
-from runner import commit, versions
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from report import Row, read_csv, run, save, write_csv, write_summary
 
 RESULTS = Path("results/gaussian")
 TARGET_MEAN, TARGET_LOG_STD = 1.0, float(np.log(0.5))
@@ -94,6 +89,14 @@ WAYS: dict[str, Direction] = {
     "RAT, full coverage": rat(SAMPLES),
     "RAT, blocks of an eighth": rat(SAMPLES // 8),
 }
+LINES = {
+    "vanilla": ("0.5", 1.5),
+    "closed-form natural": ("tab:blue", 1.5),
+    "empirical natural": ("tab:green", 5.0),
+    "RAT, full coverage": ("tab:red", 2.5),
+    "RAT, blocks of an eighth": ("tab:orange", 1.0),
+}
+"""Colours, and widths with which those that coincide stay visible."""
 
 
 def draw_samples(theta: Tensor, seed: int) -> Tensor:
@@ -116,75 +119,103 @@ def trajectory(direction: Direction) -> Tensor:
     return torch.stack(points)
 
 
-def draw(paths: dict[str, Tensor]) -> None:
-    """Contours of the divergence, the trajectories, and arrows of each direction."""
-    mean, log_std = np.meshgrid(np.linspace(-2.0, 2.0, 160), np.linspace(-1.4, 1.2, 160))
-    ratio = (np.exp(2 * log_std) + (mean - TARGET_MEAN) ** 2) / (2 * np.exp(2 * TARGET_LOG_STD))
-    divergence = TARGET_LOG_STD - log_std + ratio - 0.5
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    colours = dict(zip(WAYS, ("0.5", "tab:blue", "tab:green", "tab:red", "tab:orange"), strict=True))
-    widths = dict(zip(WAYS, (1.5, 1.5, 5.0, 2.5, 1.0), strict=True))  # those that coincide stay visible
-    for axis in axes:
-        axis.contour(mean, log_std, divergence, levels=np.geomspace(0.02, 60, 14), colors="0.85", linewidths=0.8)
-        axis.plot(TARGET_MEAN, TARGET_LOG_STD, "k*", markersize=12)
-        axis.set(xlabel="mean θ₁", ylabel="log standard deviation θ₂")
-    for name, path in paths.items():
-        axes[0].plot(*path.T.numpy(), color=colours[name], linewidth=widths[name], label=name)
-    axes[0].legend(frameon=False, fontsize=8)
-    axes[0].set_title("trajectories")
-    for mu in np.linspace(-1.6, 1.8, 6):
-        for s in np.linspace(-1.0, 1.0, 5):
-            theta = torch.tensor([mu, s], dtype=torch.float64)
-            for name, direction in WAYS.items():
-                arrow = direction(theta, draw_samples(theta, 0))
-                arrow = 0.25 * arrow / arrow.norm()
-                axes[1].annotate(
-                    "",
-                    (mu + float(arrow[0]), s + float(arrow[1])),
-                    (mu, s),
-                    arrowprops={"arrowstyle": "->", "color": colours[name], "linewidth": widths[name]},
-                )
-    axes[1].set_title("directions, to unit length")
-    for suffix in (".png", ".svg"):
-        figure.savefig((RESULTS / "gaussian").with_suffix(suffix), dpi=150)
-
-
-def main() -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def measure() -> None:
+    """Writes trajectories.csv, directions.csv, field.csv and the summary."""
     paths = {name: trajectory(direction) for name, direction in WAYS.items()}
-    with (RESULTS / "trajectories.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["gradient", "step", "mean", "log_std"])
-        for name, path in paths.items():
-            writer.writerows([name, step, *(f"{v:.6f}" for v in theta)] for step, theta in enumerate(path.tolist()))
+    rows = [
+        {"gradient": name, "step": step, "mean": theta[0], "log_std": theta[1]}
+        for name, path in paths.items()
+        for step, theta in enumerate(path.tolist())
+    ]
+    write_csv(RESULTS / "trajectories.csv", rows)
+
     # Directions are compared from the same samples, at the points of the empirical natural gradient's way.
-    cosines: dict[str, list[float]] = {name: [] for name in WAYS}
+    cosines: list[dict[str, float]] = []
     for step, theta in enumerate(paths["empirical natural"][:-1]):
         x = draw_samples(theta, step)
         reference = empirical(theta, x)
-        for name, direction in WAYS.items():
-            cosines[name].append(cosine(direction(theta, x), reference))
-    with (RESULTS / "directions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", *cosines])
-        writer.writerows(
-            [step, *(f"{v:.6f}" for v in row)] for step, row in enumerate(zip(*cosines.values(), strict=True))
-        )
-    draw(paths)
+        cosines.append({name: cosine(direction(theta, x), reference) for name, direction in WAYS.items()})
+    write_csv(RESULTS / "directions.csv", [{"step": step, **row} for step, row in enumerate(cosines)])
+
+    field = []
+    for mean in np.linspace(-1.7, 1.7, 8):
+        for log_std in np.linspace(-1.1, 1.0, 7):
+            theta = torch.tensor([mean, log_std], dtype=torch.float64)
+            x = draw_samples(theta, 0)
+            for name, direction in WAYS.items():
+                g = direction(theta, x)
+                u, v = (g / g.norm()).tolist()
+                field.append({"gradient": name, "mean": float(mean), "log_std": float(log_std), "u": u, "v": v})
+    write_csv(RESULTS / "field.csv", field)
+
+    least = {name: min(row[name] for row in cosines) for name in WAYS}
     optimum = torch.tensor([TARGET_MEAN, TARGET_LOG_STD], dtype=torch.float64)
-    summary = {
-        "command": "python experiments/gaussian.py",
-        "commit": commit(),
-        "versions": versions(),
-        "min_cosine_rat_empirical": min(cosines["RAT, full coverage"]),
-        "min_cosine_rat_eighth_empirical": min(cosines["RAT, blocks of an eighth"]),
-        "min_cosine_closed_form_empirical": min(cosines["closed-form natural"]),
-        "min_cosine_vanilla_empirical": min(cosines["vanilla"]),
-        **{f"final_distance {name}": float((path[-1] - optimum).norm()) for name, path in paths.items()},
-    }
-    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(json.dumps(summary, indent=2))
+    write_summary(
+        "gaussian",
+        f"0 to {STEPS - 1}, one a step",
+        {
+            "min_cosine_rat_empirical": least["RAT, full coverage"],
+            "min_cosine_rat_eighth_empirical": least["RAT, blocks of an eighth"],
+            "min_cosine_closed_form_empirical": least["closed-form natural"],
+            "min_cosine_vanilla_empirical": least["vanilla"],
+            "final_distance": {name: float((path[-1] - optimum).norm()) for name, path in paths.items()},
+        },
+    )
+
+
+def tabulate() -> list[Row]:
+    """A row a gradient: least cosine with the empirical natural gradient, and how far from the optimum it ends."""
+    directions, trajectories = read_csv(RESULTS / "directions.csv"), read_csv(RESULTS / "trajectories.csv")
+    table = []
+    for name in LINES:
+        least = min(float(row[name]) for row in directions)
+        last = [row for row in trajectories if row["gradient"] == name][-1]
+        distance = np.hypot(float(last["mean"]) - TARGET_MEAN, float(last["log_std"]) - TARGET_LOG_STD)
+        table.append({"gradient": name, "least_cosine": f"{least:.4f}", "distance_at_the_end": f"{distance:.4f}"})
+    return table
+
+
+def draw() -> None:
+    """Trajectories over contours, a field of arrows a gradient, cosines along the trajectory; and the table."""
+    write_csv(RESULTS / "table.csv", tabulate())
+    figure = plt.figure(figsize=(16, 5.2), layout="constrained")
+    axes = figure.subplot_mosaic([["ways", "vanilla", "closed", "cosine"], ["ways", "empirical", "rat", "cosine"]])
+    for name in ("ways", "vanilla", "closed", "empirical", "rat"):
+        _landscape(axes[name])
+
+    trajectories = read_csv(RESULTS / "trajectories.csv")
+    for name, (colour, width) in LINES.items():
+        points = [(float(row["mean"]), float(row["log_std"])) for row in trajectories if row["gradient"] == name]
+        axes["ways"].plot(*zip(*points, strict=True), color=colour, linewidth=width, label=name)
+    axes["ways"].set(title="trajectories", xlabel="mean θ₁", ylabel="log standard deviation θ₂")
+    axes["ways"].legend(frameon=False, fontsize=8)
+
+    field = read_csv(RESULTS / "field.csv")
+    panels = ("vanilla", "closed-form natural", "empirical natural", "RAT, full coverage")
+    for key, name in zip(("vanilla", "closed", "empirical", "rat"), panels, strict=True):
+        columns = ("mean", "log_std", "u", "v")
+        arrows = np.array([[float(row[column]) for column in columns] for row in field if row["gradient"] == name])
+        axes[key].quiver(*arrows.T, color=LINES[name][0], pivot="tail", scale=14, width=0.008)
+        axes[key].set(title=name, xticks=[], yticks=[])
+
+    directions = read_csv(RESULTS / "directions.csv")
+    for name, (colour, width) in LINES.items():
+        if name != "empirical natural":
+            cosines = [float(row[name]) for row in directions]
+            axes["cosine"].plot(cosines, color=colour, linewidth=width, label=name)
+    axes["cosine"].set(title="cosine with the empirical natural gradient", xlabel="step along its trajectory")
+    axes["cosine"].grid(alpha=0.3)
+    axes["cosine"].legend(frameon=False, fontsize=8)
+    save(figure, RESULTS / "gaussian.png")
+
+
+def _landscape(axis: "plt.Axes") -> None:
+    mean, log_std = np.meshgrid(np.linspace(-2.0, 2.0, 160), np.linspace(-1.4, 1.2, 160))
+    ratio = (np.exp(2 * log_std) + (mean - TARGET_MEAN) ** 2) / (2 * np.exp(2 * TARGET_LOG_STD))
+    divergence = TARGET_LOG_STD - log_std + ratio - 0.5
+    axis.contour(mean, log_std, divergence, levels=np.geomspace(0.02, 60, 14), colors="0.85", linewidths=0.8)
+    axis.plot(TARGET_MEAN, TARGET_LOG_STD, "k*", markersize=10)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, draw)

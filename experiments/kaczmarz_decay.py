@@ -1,18 +1,14 @@
 """Which Kaczmarz decay ζ is the default: ζ in {0, 0.9, 1} on Hopper and HalfCheetah, two seeds each.
 
-    python experiments/kaczmarz_decay.py [--parallel 2]
+    ratpg reproduce kaczmarz_decay [--parallel 2] [--seeds 0]
 
-Trains what ``results/runs.csv`` lacks (``--parallel 0``: nothing), then writes ``results/kaczmarz_decay/``.
-ζ = 0 is the preset ``default`` itself, shared with ``mujoco.py``.
+Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``results/kaczmarz_decay/``.
+ζ = 0 is the preset ``default`` itself, shared with ``mujoco_.py``.
 """
 
-import argparse
-from pathlib import Path
+from runner import Run
+from trainings import run
 
-from ratpg.training.plots import plot_curves
-from runner import Run, curves_of, markdown, results_of, run_all
-
-RESULTS = Path("results/kaczmarz_decay")
 STEPS = 1_000_000
 VARIANTS = {
     "rat-default": (),
@@ -27,16 +23,5 @@ RUNS = [
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
-    arguments = parser.parse_args()
-    if arguments.parallel:
-        run_all(RUNS, arguments.parallel)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "table.md").write_text(markdown(results_of(RUNS)))
-    plot_curves(curves_of(RUNS), RESULTS / "curves")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, "kaczmarz_decay", RUNS)

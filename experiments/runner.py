@@ -222,22 +222,19 @@ def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray,
     return curves
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Mean ± standard error of the last-100-episode return, names down, environments across."""
+def table_of(rows: Sequence[Row]) -> list[Row]:
+    """Mean ± standard error of the last-100-episode return, and how many seeds; names down, environments across."""
     table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         table[row["name"]][row["env"]].append(float(row["return"]))
     envs = list(dict.fromkeys(row["env"] for row in rows))
-    lines = [f"| | {' | '.join(envs)} |", "|---" * (len(envs) + 1) + "|"]
-    for name, cells in table.items():
-        lines.append(f"| {name} | {' | '.join(_cell(cells[env]) for env in envs)} |")
-    return "\n".join(lines) + "\n"
+    return [{"run": name} | {env: _cell(cells[env]) for env in envs} for name, cells in table.items()]
 
 
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return "–"
     if len(values) == 1:
-        return f"{values[0]:.0f}"
+        return f"{values[0]:.0f} (1)"
     error = np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.0f} ± {error:.0f}"
+    return f"{np.mean(values):.0f} ± {error:.0f} ({len(values)})"

@@ -5,6 +5,7 @@ Exit codes: 0 on success, 2 and one line on bad input, 130 after Ctrl-C (the run
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -34,14 +35,15 @@ from ratpg.training.presets import PRESETS, preset
 from ratpg.training.trainer import Trainer, load_policy
 
 BAD_INPUT, INTERRUPTED = 2, 130
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+REPOSITORY = Path(__file__).resolve().parents[2]
 USAGE = """usage: ratpg COMMAND ...
 
-  train   train an agent                       ratpg train --env Hopper-v4
-  resume  continue an interrupted run          ratpg resume RUN_DIR
-  eval    run deterministic episodes           ratpg eval RUN_DIR --episodes 10
-  plot    draw learning curves                 ratpg plot RUN_DIR [RUN_DIR ...]
-  bench   measure speed or memory              ratpg bench throughput
+  train      train an agent                    ratpg train --env Hopper-v4
+  resume     continue an interrupted run       ratpg resume RUN_DIR
+  eval       run deterministic episodes        ratpg eval RUN_DIR --episodes 10
+  plot       draw learning curves              ratpg plot RUN_DIR [RUN_DIR ...]
+  bench      measure speed or memory           ratpg bench throughput
+  reproduce  make the paper's evidence again   ratpg reproduce gaussian
 
 `ratpg COMMAND --help` lists a command's options."""
 
@@ -95,7 +97,14 @@ class PlotArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"train": _train, "resume": _resume, "eval": _eval, "plot": _plot, "bench": _bench}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "resume": _resume,
+        "eval": _eval,
+        "plot": _plot,
+        "bench": functools.partial(_script, "benchmark"),
+        "reproduce": functools.partial(_script, "experiment"),
+    }
     if arguments[:1] == ["--version"]:
         print(f"ratpg {__version__}")
         return 0
@@ -215,15 +224,18 @@ def _plot(arguments: list[str]) -> int:
     return 0
 
 
-def _bench(arguments: list[str]) -> int:
-    names = {path.stem: path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
+def _script(kind: str, arguments: list[str]) -> int:
+    """Runs a script of the repository's ``benchmarks/`` or ``experiments/`` with its options, from the repository."""
+    folder = REPOSITORY / f"{kind}s"
+    # A trailing _ keeps a script from hiding the package of its name from those beside it: mujoco_.py.
+    names = {path.stem.rstrip("_"): path for path in folder.glob("*.py") if "__main__" in path.read_text()}
     if not names:
         raise ValueError(
-            "the benchmarks are part of the repository, not of the installed package: clone it and `make setup`"
+            f"the {kind}s are part of the repository, not of the installed package: clone it and `make setup`"
         )
     if not arguments or arguments[0] not in names:
-        raise BadArguments(f"name a benchmark: {', '.join(sorted(names))} (and its options, or --help)")
-    return subprocess.run([sys.executable, names[arguments[0]], *arguments[1:]]).returncode
+        raise BadArguments(f"name one of the {kind}s: {', '.join(sorted(names))} (and its options, or --help)")
+    return subprocess.run([sys.executable, names[arguments[0]], *arguments[1:]], cwd=REPOSITORY).returncode
 
 
 def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:

@@ -1,0 +1,40 @@
+"""Makes every figure and table again from the committed CSVs, and fills the tables into ``docs/evidence.md``.
+
+    ratpg reproduce evidence
+
+Nothing is trained or measured. A table of the document belongs to the CSV that the comment above it names,
+``<!-- results/NAME/FILE.csv -->``.
+"""
+
+import re
+from pathlib import Path
+
+import ablation
+import gaussian
+import identity
+import kaczmarz
+import kaczmarz_decay
+import mujoco_
+import trainings
+from report import markdown, read_csv
+
+DOCUMENT = Path("docs/evidence.md")
+MARKED = re.compile(r"<!-- (results/\S+\.csv) -->\n+(?:\|.*\n)*\n*")
+
+
+def filled(text: str, root: Path = Path()) -> str:
+    """The document with the rows that its CSVs hold, which are found below ``root``."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n\n{markdown(read_csv(root / match[1]))}\n"
+
+    return MARKED.sub(table, text)
+
+
+if __name__ == "__main__":
+    for experiment in (gaussian, kaczmarz, identity):
+        experiment.draw()
+    trainings.write("ablation", ablation.runs(), ablation.draw)
+    trainings.write("mujoco", mujoco_.RUNS)
+    trainings.write("kaczmarz_decay", kaczmarz_decay.RUNS)
+    DOCUMENT.write_text(filled(DOCUMENT.read_text()))

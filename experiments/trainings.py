@@ -1,0 +1,56 @@
+"""Experiments made of many trainings: which are run here, and what is written of those that are recorded."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ratpg.training.plots import plot_curves
+from report import RESULTS, write_csv, write_summary
+from runner import Row, Run, curves_of, results_of, run_all, table_of
+
+Draw = Callable[[Sequence[Row]], None]
+
+
+def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
+    """The command line of such an experiment, ``ratpg reproduce NAME``.
+
+    Args:
+        doc: what the experiment is, on its first line.
+        name: of the experiment, and of its folder in ``results/``.
+        runs: all trainings that it is made of.
+        draw: draws the recorded rows; their learning curves unless given.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
+    parser.add_argument("--seeds", type=int, nargs="+", help="train these alone, to split the work over machines")
+    parser.add_argument("--steps", type=int, help="train so long instead, to try it out")
+    parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
+    arguments = parser.parse_args()
+    if arguments.steps:
+        runs = [replace(run, steps=arguments.steps) for run in runs]
+    if not arguments.redraw:
+        run_all([run for run in runs if arguments.seeds is None or run.seed in arguments.seeds], arguments.parallel)
+    write(name, runs, draw)
+
+
+def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
+    """``table.csv``, figure and summary of what is recorded of these runs; nothing where nothing is."""
+    recorded = results_of(runs)
+    print(f"{name}: {len(recorded)} of {len(runs)} trainings are recorded")
+    if not recorded:
+        return
+    write_csv(RESULTS / name / "table.csv", table_of(recorded))
+    if draw is not None:
+        draw(recorded)
+    else:
+        for path in plot_curves(curves_of(runs), RESULTS / name / "curves"):
+            if path.suffix == ".svg":  # which carries its date, and would differ each time
+                path.unlink()
+    write_summary(
+        name,
+        " ".join(sorted({row["seed"] for row in recorded})),
+        {"trainings": len(runs), "recorded": len(recorded), "returns": table_of(recorded)},
+        # Of the trainings; what is drawn today is no part of where the figures come from.
+        commits=" ".join(dict.fromkeys(commit for row in recorded for commit in row["commit"].split())),
+        packages=" | ".join(dict.fromkeys(row["versions"] for row in recorded)),
+    )

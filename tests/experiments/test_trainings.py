@@ -1,0 +1,88 @@
+"""Experiments made of trainings: what is run, what is skipped, and what each ablation changes."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ablation
+import runner
+import trainings
+from ratpg import AdvantageTransform
+from ratpg.cli import parse_train
+from runner import Run
+
+RUNS = [Run("toy", "Hopper-v4", seed, 1000) for seed in range(3)]
+ENV = "Hopper-v4"
+
+
+@pytest.mark.parametrize(("flags", "seeds"), [([], [0, 1, 2]), (["--seeds", "1", "2"], [1, 2]), (["--redraw"], [])])
+def test_seeds_can_be_split_over_machines(
+    flags: list[str], seeds: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr(trainings, "run_all", lambda runs, parallel: started.extend(runs))
+    monkeypatch.setattr(trainings, "results_of", lambda runs: [])
+    monkeypatch.setattr(sys, "argv", ["toy", *flags, "--steps", "500"])
+    trainings.run("Toy.", "toy", RUNS)
+    assert [(run.seed, run.steps) for run in started] == [(seed, 500) for seed in seeds]
+    assert "0 of 3 trainings are recorded" in capsys.readouterr().out
+
+
+def test_what_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "runs.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["name", "settings"])
+        writer.writeheader()
+        writer.writerow({"name": "toy", "settings": json.dumps(RUNS[1].settings)})
+    monkeypatch.setattr(runner, "RUNS", table)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    trained: list[int] = []
+    monkeypatch.setattr(runner, "_train", lambda run: trained.append(run.seed) or True)
+    monkeypatch.setattr(runner, "_record", lambda run: None)
+    runner.run_all(RUNS, parallel=1)
+    assert sorted(trained) == [0, 2]
+
+
+def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:
+    rows = [{"name": "a", "env": "X", "return": value} for value in ("1", "3")]
+    rows += [{"name": "b", "env": "Y", "return": "5"}]
+    expected = [{"run": "a", "X": "2 ± 1 (2)", "Y": "–"}, {"run": "b", "X": "–", "Y": "5 (1)"}]
+    assert runner.table_of(rows) == expected
+
+
+@pytest.mark.parametrize("preset", ablation.PRESETS)
+def test_each_ablation_changes_what_it_names_and_no_more(preset: str) -> None:
+    variants = ablation.variants(ENV, preset)
+    base = Run("base", ENV, 0, 1000, variants.pop(f"{preset}-base")).settings
+    assert len(variants) >= 7
+    transform = {"algorithm.damping", "algorithm.step_size", "algorithm.step_size_bounds"}
+    words = {
+        "no-transform": transform,
+        "clip": {"algorithm.max_step_norm"},
+        "decay": {"algorithm.kaczmarz_decay"},
+        "damping": {"algorithm.damping"},
+        "critic": {"algorithm.critic"},
+        "minibatches": {"algorithm.minibatches"},
+    }
+    for name, flags in variants.items():
+        settings = Run(name, ENV, 0, 1000, flags).settings
+        changed = {key for key in settings if settings[key] != base[key]}
+        assert changed == set().union(*(keys for word, keys in words.items() if word in name)), name
+
+
+@pytest.mark.parametrize("preset", ablation.PRESETS)
+def test_without_the_transform_a_step_is_the_vanilla_gradients(preset: str) -> None:
+    kept = parse_train(["--env", ENV, "--preset", preset]).algorithm
+    off = parse_train(["--env", ENV, "--preset", preset, *ablation.without_transform(ENV, preset)]).algorithm
+    torch.manual_seed(0)
+    layer, x, y = torch.nn.Linear(4, 1), 3 * torch.randn(64, 4), torch.randn(64)
+    transform = AdvantageTransform(layer, off.damping)
+    with transform.record():
+        log_prob = layer(x).squeeze(1)
+    step = off.step_size * transform(log_prob, y).direction["weight"]
+    (gradient,) = torch.autograd.grad((y * log_prob).mean(), layer.weight)
+    torch.testing.assert_close(step, kept.step_size * gradient / kept.damping, rtol=2e-3, atol=0.0)
