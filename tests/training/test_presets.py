@@ -59,12 +59,18 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", CONFIGS)
-@pytest.mark.parametrize(("env", "gamma"), [("Swimmer-v4", 0.9999), ("Swimmer-v5", 0.9999), ("SwimmerX-v4", None)])
-def test_swimmers_discount_reaches_over_its_episode_by_default(algo: str, env: str, gamma: float | None) -> None:
-    elsewhere, paper = preset(algo, "default", "Hopper-v4"), preset(algo, "paper", "Hopper-v4")
-    expected = elsewhere | {"env": env} | ({} if gamma is None else {"gamma": gamma})
-    assert preset(algo, "default", env) == expected
-    assert preset(algo, "paper", env) == paper | {"env": env}
+@pytest.mark.parametrize(
+    ("env", "own"),
+    [
+        ("Swimmer-v4", {"gamma": 0.9999}),
+        ("Swimmer-v5", {"gamma": 0.9999}),
+        ("Ant-v4", {"gae_lambda": 0.9}),
+        ("SwimmerX-v4", {}),
+    ],
+)
+def test_some_tasks_have_values_of_their_own_by_default(algo: str, env: str, own: dict[str, float]) -> None:
+    assert preset(algo, "default", env) == preset(algo, "default", "Hopper-v4") | {"env": env} | own
+    assert preset(algo, "paper", env) == preset(algo, "paper", "Hopper-v4") | {"env": env}
 
 
 def test_an_unknown_algorithm_or_preset_is_refused_with_those_there_are() -> None:

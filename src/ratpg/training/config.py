@@ -54,7 +54,7 @@ class TrainConfig(Generic[C]):
     """Seconds between checkpoints; 0 writes one after every rollout."""
     gamma: float = 0.9925
     """Discount."""
-    gae_lambda: float = 0.9
+    gae_lambda: float = 0.95
     """GAE's lambda."""
     normalize_rewards: bool = True
     """Divide rewards by the running standard deviation of the discounted return and clip them to +-10."""
