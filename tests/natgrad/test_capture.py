@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ratpg.natgrad import AdvantageTransform, dense
-from ratpg.natgrad.capture import Recorder
-from ratpg.natgrad.factors import DenseFactor, OuterFactor, TokenFactor
+from ratpg.natgrad import AdvantageTransform, capture, dense
+from ratpg.natgrad.factors import DenseFactor, OuterFactor
+from ratpg.natgrad.tokens import TokenFactor
 
 from .case import gaussian
 from .cases import CASES, Case
@@ -43,7 +43,7 @@ FAST = {
 
 @pytest.mark.parametrize("name", FAST)
 def test_these_cases_never_take_the_batched_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recorder, "_batched_factors", lambda *_: pytest.fail("took the batched path"))
+    monkeypatch.setattr(capture, "batched_factors", lambda *_: pytest.fail("took the batched path"))
     transform, log_prob = record(CASES[name]())
     assert all(isinstance(factor, FAST[name]) for factor in transform._recorder.factors(log_prob))
 
@@ -53,7 +53,7 @@ def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch
     y = torch.ones_like(log_prob)
     transform(log_prob, y)
     whole = transform.gram()
-    monkeypatch.setattr("ratpg.natgrad.capture.VJP_CHUNK_BYTES", 1)
+    monkeypatch.setattr("ratpg.natgrad.batched.VJP_CHUNK_BYTES", 1)
     transform(log_prob, y)
     assert relative_error(transform.gram(), whole) <= 1e-12
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ratpg.natgrad import factors as module
-from ratpg.natgrad.factors import DenseFactor, OuterFactor, TokenFactor, gram
+from ratpg.natgrad import tokens as module
+from ratpg.natgrad.factors import DenseFactor, OuterFactor, gram
+from ratpg.natgrad.tokens import TokenFactor
 from ratpg.natgrad.workspace import Workspace
 
 from .cases import CASES
@@ -48,16 +49,16 @@ def test_products_are_those_of_the_score_matrix(name: str, dtype: torch.dtype, t
             log_prob = case.log_prob()
 
 
-def _token_factor(samples: int, tokens: int, d_in: int, d_out: int, **names: str | None) -> TokenFactor:
+def _token_factor(samples: int, tokens: int, d_in: int, d_out: int, bias: str | None = "bias") -> TokenFactor:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(samples, tokens, d_in, generator=generator, dtype=torch.float64)
-    gradients = torch.randn(samples, tokens, d_out, generator=generator, dtype=torch.float64)
-    return TokenFactor(inputs, gradients, names.get("weight", "weight"), names.get("bias", "bias"))
+    inputs = torch.randn(samples, 1, tokens, d_in, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(samples, 1, tokens, d_out, generator=generator, dtype=torch.float64)
+    return TokenFactor(inputs, gradients, "weight", bias, (d_out, d_in))
 
 
 def _rows(factor: TokenFactor) -> Tensor:
     """The rows ``Σₜ dᵢₜ aᵢₜᵀ`` and ``Σₜ dᵢₜ``, sample by sample."""
-    pairs = zip(factor.inputs, factor.gradients, strict=True)
+    pairs = zip(factor.inputs[:][:, 0], factor.gradients[:, 0], strict=True)
     return torch.stack([torch.cat([(d.T @ a).flatten(), d.sum(0)]) for a, d in pairs])
 
 
@@ -80,7 +81,7 @@ def test_token_factor_takes_the_cheaper_way(
 ) -> None:
     calls = []
     monkeypatch.setattr(TokenFactor, "_add_contraction", lambda self, gram: calls.append("contraction"))
-    monkeypatch.setattr(TokenFactor, "_row_slices", lambda self: calls.append("rows") or iter(()))
+    monkeypatch.setattr(TokenFactor, "row_slices", lambda self: calls.append("rows") or iter(()))
     factor = _token_factor(12, tokens, d, d, bias=None)
     factor.add_gram(torch.zeros(12, 12, dtype=torch.float64), Workspace())
     assert calls == (["contraction"] if contracted else ["rows"])
@@ -91,7 +92,7 @@ def test_both_ways_of_a_token_factor_agree(chunk_bytes: int | None, monkeypatch:
     if chunk_bytes is not None:
         monkeypatch.setattr(module, "GRAM_CHUNK_BYTES", chunk_bytes)
     factor = _token_factor(40, 3, 4, 5, bias=None)
-    by_rows = sum(rows @ rows.T for rows in factor._row_slices())
+    by_rows = sum(rows.flatten(1) @ rows.flatten(1).T for rows in factor.row_slices())
     by_contraction = torch.zeros(40, 40, dtype=torch.float64)
     factor._add_contraction(by_contraction)
     # Only the lower triangle is promised.
@@ -100,15 +101,15 @@ def test_both_ways_of_a_token_factor_agree(chunk_bytes: int | None, monkeypatch:
 
 def test_one_token_is_an_outer_factor() -> None:
     tokens = _token_factor(30, 1, 4, 5)
-    outer = OuterFactor(tokens.inputs[:, 0], tokens.gradients[:, 0], "weight", "bias")
-    like = tokens.inputs[:, 0, 0]
+    outer = OuterFactor(tokens.inputs[:][:, 0, 0], tokens.gradients[:, 0, 0], "weight", "bias")
+    like = outer.inputs[:, 0]
     assert relative_error(gram([outer], like), gram([tokens], like)) <= 1e-12
     assert relative_error(flat(outer.rmatvec(like)), flat(tokens.rmatvec(like))) <= 1e-12
     assert relative_error(outer.squared_norms(), tokens.squared_norms()) <= 1e-12
 
 
 def test_gram_is_the_sum_over_factors() -> None:
-    tokens, rows = _token_factor(300, 2, 4, 5), _token_factor(300, 4, 2, 1).inputs
+    tokens, rows = _token_factor(300, 2, 4, 5), _token_factor(300, 4, 2, 1).inputs[:][:, 0]
     dense = DenseFactor(rows, "other")
     expected = gram([tokens], rows[:, 0, 0]) + rows.flatten(1) @ rows.flatten(1).T
     assert relative_error(gram([tokens, dense], rows[:, 0, 0]), expected) <= 1e-12

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ratpg.natgrad.capture import CaptureError, Recorder
+from ratpg.natgrad.capture import Recorder
+from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import Factor, gram, lower_gram
 from ratpg.natgrad.solve import Solution, solve_spd
 from ratpg.natgrad.workspace import Workspace

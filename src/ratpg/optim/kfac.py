@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor, TokenFactor
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
+from ratpg.natgrad.tokens import TokenFactor
 
 LARGEST_BLOCK = 4096
 """Entries of a parameter whose block is kept in full."""
