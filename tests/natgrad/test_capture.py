@@ -15,41 +15,66 @@ from .case import gaussian
 from .cases import CASES, Case
 from .oracle import flat, problem, record, relative_error
 
+OUTER, ROWS, SLICES, TOKENS = "outer product", "rows", "rows, in slices", "contraction of tokens"
+IDS, USED = "contraction of equal ids", "rows of the ids that occur"
 FAST = {
-    "tanh_mlp": OuterFactor,
-    "inplace_relu_mlp": OuterFactor,
-    "frozen_weight_trainable_bias": OuterFactor,
-    "residual_mlp": OuterFactor,
-    "linear_called_by_keyword": OuterFactor,
-    "shared_trunk": OuterFactor,
-    "shared_trunk_in_two_modules": (OuterFactor, TokenFactor),
-    "mixture_of_heads": OuterFactor,
-    "one_sample": OuterFactor,
-    "two_panels": OuterFactor,
-    "few_tokens": TokenFactor,
-    "many_tokens": TokenFactor,
-    "grid_of_patches": TokenFactor,
-    "folded_tokens": TokenFactor,
-    "module_called_twice": TokenFactor,
-    "module_called_three_times": (OuterFactor, TokenFactor),
-    "tied_linears": (OuterFactor, TokenFactor),
-    "owned_log_std": (OuterFactor, DenseFactor),
-    "owned_scalar_log_std_in_bounds": (OuterFactor, DenseFactor),
-    "free_positions_and_scales": (TokenFactor, DenseFactor),
-    "per_sample_log_std": (OuterFactor, DenseFactor),
-    "per_sample_parameter_called_twice": (OuterFactor, DenseFactor),
+    "tanh_mlp": {OUTER},
+    "inplace_relu_mlp": {OUTER},
+    "frozen_weight_trainable_bias": {OUTER},
+    "residual_mlp": {OUTER},
+    "linear_called_by_keyword": {OUTER},
+    "shared_trunk": {OUTER},
+    "shared_trunk_in_two_modules": {OUTER, ROWS, TOKENS},
+    "mixture_of_heads": {OUTER},
+    "one_sample": {OUTER},
+    "two_panels": {OUTER},
+    "few_tokens": {ROWS, TOKENS},
+    "many_tokens": {ROWS},
+    "grid_of_patches": {ROWS},
+    "folded_tokens": {ROWS},
+    "module_called_twice": {ROWS, TOKENS},
+    "module_called_three_times": {OUTER, ROWS, TOKENS},
+    "tied_linears": {OUTER, ROWS, TOKENS},
+    "owned_log_std": {OUTER, ROWS},
+    "owned_scalar_log_std_in_bounds": {OUTER, ROWS},
+    "free_positions_and_scales": {ROWS, TOKENS},
+    "per_sample_log_std": {OUTER, ROWS},
+    "per_sample_parameter_called_twice": {OUTER, ROWS},
+    "layer_norm_mlp": {OUTER, ROWS},
+    "batch_norm_in_eval_mode": {OUTER, ROWS},
+    "conv1d_net": {OUTER, ROWS},
+    "conv3d_with_all_options": {OUTER, ROWS},
+    "depthwise_separable_convolution": {OUTER, ROWS},
+    "wide_convolution_of_few_pixels": {OUTER, ROWS, TOKENS},
+    "convolution_of_frames_folded_into_the_batch": {OUTER, ROWS},
+    "convolution_called_at_two_sizes": {OUTER, ROWS},
+    "tied_convolutions_of_different_strides": {OUTER, ROWS},
+    "group_norm_net": {OUTER, ROWS},
+    "layer_norm_over_whole_images": {OUTER, ROWS},
+    "nature_cnn": {OUTER, ROWS},
+    "impala_actor_critic": {OUTER, ROWS},
+    "gpt": {ROWS, IDS, USED},
+    "gpt_with_rms_norm": {ROWS, IDS, USED},
+    "embedding_of_a_large_vocabulary": {OUTER, IDS},
+    "embedding_of_few_ids": {OUTER, USED},
+    "embedding_with_padding": {OUTER, USED},
+    "embedding_bag_of_means": {OUTER, USED},
+    "lora_adapters": {OUTER},
+    "lora_adapters_over_tokens": {ROWS, TOKENS},
+    "dictionary_of_observations": {OUTER, ROWS},
 }
+"""Ways in which the layers' shares are found."""
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_these_cases_never_take_the_batched_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "batched_factors", lambda *_: pytest.fail("took the batched path"))
+def test_these_cases_never_take_the_batched_path(name: str) -> None:
     transform, log_prob = record(CASES[name]())
-    assert all(isinstance(factor, FAST[name]) for factor in transform._recorder.factors(log_prob))
+    transform(log_prob, torch.ones_like(log_prob))
+    assert {layer.factor for layer in transform.plan().layers} == FAST[name]
 
 
 def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    transform, log_prob = record(CASES["conv2d_net"]())
+    transform, log_prob = record(CASES["gru"]())
     y = torch.ones_like(log_prob)
     transform(log_prob, y)
     whole = transform.gram()

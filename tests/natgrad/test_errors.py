@@ -81,7 +81,7 @@ def test_log_prob_without_a_graph_is_refused() -> None:
         transform(log_prob, torch.ones_like(log_prob))
 
 
-@pytest.mark.parametrize("extra", [nn.Linear(2, 2), nn.Conv1d(2, 2, 1)], ids=["layer", "unknown module"])
+@pytest.mark.parametrize("extra", [nn.Linear(2, 2), nn.ConvTranspose1d(2, 2, 1)], ids=["layer", "unknown module"])
 def test_parameter_that_log_prob_does_not_depend_on_is_named(extra: nn.Module) -> None:
     case = CASES[TANH]()
     transform = AdvantageTransform([case.actor, extra.double()])

@@ -202,7 +202,7 @@ class DenseFactor:
         add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:
-        return self.rows.square().sum(1)
+        return torch.linalg.vector_norm(self.rows, dim=1).square()  # without a copy of the rows
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return self.rows @ g[self.name].flatten()

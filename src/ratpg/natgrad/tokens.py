@@ -11,8 +11,8 @@ from ratpg.natgrad.patches import Patches, parts
 
 GRAM_CHUNK_BYTES = 64 * 2**20
 """The largest temporary that is made while tokens are contracted or rows are formed, in bytes."""
-ROW_BYTES = 32 * 2**20
-"""Rows of a layer that are no larger than this, or than its output gradients, are formed once and held, in bytes."""
+ROW_BYTES = 8 * 2**20
+"""Rows of a layer no larger than this, or than twice its output gradients, are formed once and held, in bytes."""
 
 
 class TokenFactor:
@@ -68,7 +68,7 @@ class TokenFactor:
     def squared_norms(self) -> Tensor:
         norms = self.gradients.new_zeros(len(self.gradients))
         for rows in self.row_slices():
-            norms += rows.flatten(1).square().sum(1)
+            norms += torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
         if self.bias is not None:
             norms += self._bias_rows().square().sum(1)
         return norms
@@ -142,7 +142,7 @@ def token_factors(
     if weight is not None:
         rows, contraction = _operations(inputs.shape, gradients.shape[3])
         row_bytes = len(gradients) * math.prod(shape) * gradients.element_size()
-        small = row_bytes <= max(ROW_BYTES, bytes_of(gradients))
+        small = row_bytes <= max(ROW_BYTES, 2 * bytes_of(gradients))
         if keep_tokens or contraction < rows or not small:
             if contraction < rows and isinstance(inputs, Patches):
                 inputs = inputs[:].contiguous()  # few tokens: what is contracted is worth holding

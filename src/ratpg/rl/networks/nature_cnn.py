@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from ratpg.rl.networks.images import unit_range
 from ratpg.rl.networks.mlp import orthogonal
 
-LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Channels, kernel size and stride of each convolution."""
+KERNELS = ((8, 4), (4, 2), (3, 1))
+"""Size and stride of each convolution's kernel."""
 
 
 class NatureCNN(nn.Module):
@@ -16,21 +16,24 @@ class NatureCNN(nn.Module):
 
     Args:
         shape: ``(C, H, W)`` of an image, at least 36 pixels wide and high; 4 frames of 84 × 84 on Atari.
+        depths: channels of each convolution.
         features: width of the output.
 
     Raises:
         ValueError: for smaller images.
     """
 
-    def __init__(self, shape: tuple[int, int, int], features: int = 512):
+    def __init__(
+        self, shape: tuple[int, int, int], depths: tuple[int, int, int] = (32, 64, 64), features: int = 512
+    ):
         super().__init__()
         channels, *size = shape
         if min(size) < 36:
             raise ValueError(f"NatureCNN needs images of at least 36 x 36 pixels, got {size[0]} x {size[1]}")
         layers: list[nn.Module] = []
-        for width, kernel, stride in LAYERS:
-            layers += [orthogonal(nn.Conv2d(channels, width, kernel, stride), math.sqrt(2)), nn.ReLU()]
-            channels, size = width, [(length - kernel) // stride + 1 for length in size]
+        for depth, (kernel, stride) in zip(depths, KERNELS, strict=True):
+            layers += [orthogonal(nn.Conv2d(channels, depth, kernel, stride), math.sqrt(2)), nn.ReLU()]
+            channels, size = depth, [(length - kernel) // stride + 1 for length in size]
         head = orthogonal(nn.Linear(channels * math.prod(size), features), math.sqrt(2))
         self.layers = nn.Sequential(*layers, nn.Flatten(), head, nn.ReLU())
 
