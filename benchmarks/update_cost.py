@@ -2,6 +2,7 @@
 
     python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
+    python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64: results/update_cost/impala.md
 
 ``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
 mini-batch; ``cg`` takes ten Fisher-vector products. Times are medians of rounds in which every way runs once; memory is
@@ -17,6 +18,8 @@ from pathlib import Path
 import matplotlib
 import torch
 
+from image_problem import ImageProblem
+from report import Row, markdown, write
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from update_problem import SHAPES, Problem
 
@@ -27,8 +30,8 @@ WAYS = ("rat", "ppo", "cg", "materialised")
 RESULTS = Path("results/update_cost")
 MEMORY_LIMIT = 8e9
 """Bytes of scores above which the materialised way is left out."""
-
-Row = dict[str, str | int | float]
+IMAGES = "IMPALA"
+"""The name of the problem of images, beside those of perceptrons."""
 
 
 def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_rate: float) -> list[Row]:
@@ -57,6 +60,32 @@ def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_r
                 "share_of_peak": round(flops / time / peak_rate, 2),
             }
         )
+    return rows
+
+
+def measure_images(batch: int, repeats: int, threads: int) -> list[Row]:
+    """One row a way, for IMPALA on images; memory is the peak of two steps in a fresh process, the larger of two."""
+    problem = ImageProblem(batch)
+    scores = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
+    seconds = interleaved([problem.ppo, problem.rat], repeats) + interleaved([problem.materialised], 1)
+    rows: list[Row] = []
+    for way, time in zip(("ppo", "rat", "materialised"), seconds, strict=True):
+        arguments = ["--memory", IMAGES, way, "--batch", str(batch), "--threads", str(threads)]
+        memory = max(in_fresh_process(arguments)["bytes"] for _ in range(2))
+        rows.append(
+            {
+                "way": way,
+                "milliseconds": round(1e3 * time),
+                "over_ppo": round(time / seconds[0], 2),
+                "megabytes": round(memory / 1e6),
+                "megabytes_over_ppo": round(memory / 1e6 / float(rows[0]["megabytes"] if rows else memory / 1e6), 2),
+                "megabytes_of_scores": round(scores / 1e6) if way == "materialised" else 0,
+            }
+        )
+    problem.rat()
+    plan = problem.transform.plan()
+    print(plan)
+    rows[1]["megabytes_of_scores"] = round(plan.bytes / 1e6)
     return rows
 
 
@@ -97,20 +126,30 @@ def draw(rows: list[Row], output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--batch", type=int, help="512 with images, else 1024")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost")
+    parser.add_argument("--images", action="store_true", help="IMPALA instead of perceptrons")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    arguments.batch = arguments.batch or (512 if arguments.images else 1024)
 
     if arguments.memory:
         env, way = arguments.memory
-        problem = Problem(env, arguments.batch, arguments.width)
+        images = env == IMAGES
+        problem = ImageProblem(arguments.batch) if images else Problem(env, arguments.batch, arguments.width)
+        step = getattr(problem, way)
         torch.randn(256, 256) @ torch.randn(256, 256)  # the matrix library's own buffers
-        print(json.dumps({"bytes": peak_memory_of(getattr(problem, way))}))
+        print(json.dumps({"bytes": peak_memory_of((lambda: (step(), step())) if images else step)}))
+        return
+
+    if arguments.images:
+        rows = measure_images(arguments.batch, arguments.repeats, arguments.threads)
+        print(markdown(rows))
+        write(RESULTS, "impala", rows)
         return
 
     rate = matrix_product_rate()

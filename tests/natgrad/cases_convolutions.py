@@ -123,9 +123,7 @@ def tied_convolutions_of_different_strides() -> Case:
 def channels_last_images() -> Case:
     actor = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(12, 3))
     actor.to(memory_format=torch.channels_last)
-    return gaussian_case(
-        actor, (2, 5, 5), forward=lambda obs: actor(obs.contiguous(memory_format=torch.channels_last))
-    )
+    return gaussian_case(actor, (2, 5, 5), forward=lambda obs: actor(obs.contiguous(memory_format=torch.channels_last)))
 
 
 @case

@@ -1,21 +1,23 @@
 """What is recorded: hooks come and go, the fast path is taken where it is right, and only there."""
 
 from functools import partial
+from weakref import ref
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ratpg.natgrad import AdvantageTransform, capture, dense
-from ratpg.natgrad.factors import DenseFactor, OuterFactor
-from ratpg.natgrad.tokens import TokenFactor
+from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
+from ratpg.natgrad.layer import Layer
+from ratpg.natgrad.layers import build_factors
 
 from .case import gaussian
 from .cases import CASES, Case
 from .oracle import flat, problem, record, relative_error
 
-OUTER, ROWS, SLICES, TOKENS = "outer product", "rows", "rows, in slices", "contraction of tokens"
+OUTER, ROWS, TOKENS = "outer product", "rows", "contraction of tokens"
 IDS, USED = "contraction of equal ids", "rows of the ids that occur"
 FAST = {
     "tanh_mlp": {OUTER},
@@ -24,7 +26,7 @@ FAST = {
     "residual_mlp": {OUTER},
     "linear_called_by_keyword": {OUTER},
     "shared_trunk": {OUTER},
-    "shared_trunk_in_two_modules": {OUTER, ROWS, TOKENS},
+    "shared_trunk_in_two_modules": {OUTER, TOKENS},
     "mixture_of_heads": {OUTER},
     "one_sample": {OUTER},
     "two_panels": {OUTER},
@@ -33,11 +35,11 @@ FAST = {
     "grid_of_patches": {ROWS},
     "folded_tokens": {ROWS},
     "module_called_twice": {ROWS, TOKENS},
-    "module_called_three_times": {OUTER, ROWS, TOKENS},
-    "tied_linears": {OUTER, ROWS, TOKENS},
+    "module_called_three_times": {OUTER, ROWS},
+    "tied_linears": {OUTER, ROWS},
     "owned_log_std": {OUTER, ROWS},
     "owned_scalar_log_std_in_bounds": {OUTER, ROWS},
-    "free_positions_and_scales": {ROWS, TOKENS},
+    "free_positions_and_scales": {ROWS},
     "per_sample_log_std": {OUTER, ROWS},
     "per_sample_parameter_called_twice": {OUTER, ROWS},
     "layer_norm_mlp": {OUTER, ROWS},
@@ -45,22 +47,22 @@ FAST = {
     "conv1d_net": {OUTER, ROWS},
     "conv3d_with_all_options": {OUTER, ROWS},
     "depthwise_separable_convolution": {OUTER, ROWS},
-    "wide_convolution_of_few_pixels": {OUTER, ROWS, TOKENS},
+    "wide_convolution_of_few_pixels": {OUTER, TOKENS},
     "convolution_of_frames_folded_into_the_batch": {OUTER, ROWS},
     "convolution_called_at_two_sizes": {OUTER, ROWS},
     "tied_convolutions_of_different_strides": {OUTER, ROWS},
     "group_norm_net": {OUTER, ROWS},
     "layer_norm_over_whole_images": {OUTER, ROWS},
-    "nature_cnn": {OUTER, ROWS},
+    "nature_cnn": {OUTER, ROWS, TOKENS},
     "impala_actor_critic": {OUTER, ROWS},
-    "gpt": {ROWS, IDS, USED},
-    "gpt_with_rms_norm": {ROWS, IDS, USED},
+    "gpt": {ROWS, USED},
+    "gpt_with_rms_norm": {ROWS, USED},
     "embedding_of_a_large_vocabulary": {OUTER, IDS},
     "embedding_of_few_ids": {OUTER, USED},
     "embedding_with_padding": {OUTER, USED},
     "embedding_bag_of_means": {OUTER, USED},
     "lora_adapters": {OUTER},
-    "lora_adapters_over_tokens": {ROWS, TOKENS},
+    "lora_adapters_over_tokens": {ROWS},
     "dictionary_of_observations": {OUTER, ROWS},
 }
 """Ways in which the layers' shares are found."""
@@ -83,11 +85,39 @@ def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch
     assert relative_error(transform.gram(), whole) <= 1e-12
 
 
+def test_gradients_are_let_go_as_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # When a layer's factors are built no gradient of the layers above it is held any more, but by their factors.
+    case, alive, seen = CASES["impala_actor_critic"](), [], []
+
+    def build(layer: Layer) -> list[Factor]:
+        seen.append(sum(reference() is not None for reference in alive))
+        alive.extend(ref(call.gradients) for call in layer.calls if call.gradients.ndim == 4)
+        return build_factors(layer)
+
+    monkeypatch.setattr("ratpg.natgrad.capture.build_factors", build)
+    transform, log_prob = record(case)
+    transform._recorder._backward(log_prob)
+    assert len(alive) == 15
+    # A residual block's output gradient waits until both of its branches have been run through.
+    assert max(seen) <= 2
+
+
 def test_a_tied_weight_leaves_the_other_layers_on_the_fast_path() -> None:
     transform, log_prob = record(CASES["weight_used_outside_its_module"]())
     types = {name: type(f) for f in transform._recorder.factors(log_prob) for name in f.names}
     assert types["0.weight"] is DenseFactor
     assert types["2.weight"] is OuterFactor
+
+
+def test_a_sparse_embedding_has_the_scores_of_a_dense_one() -> None:
+    case = CASES["embedding_of_few_ids"]()
+    grams = []
+    for sparse in (False, True):
+        case.actor[0].sparse = sparse
+        transform, log_prob = record(case)
+        transform(log_prob, torch.ones_like(log_prob))
+        grams.append(transform.gram())
+    assert torch.equal(*grams)
 
 
 def _hooks(module: nn.Module) -> int:

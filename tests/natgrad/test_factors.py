@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad import tokens as module
+from ratpg.natgrad.capture import Recorder
+from ratpg.natgrad.embedding import EmbeddingFactor
 from ratpg.natgrad.factors import DenseFactor, OuterFactor, gram
 from ratpg.natgrad.tokens import TokenFactor
 from ratpg.natgrad.workspace import Workspace
@@ -47,6 +49,76 @@ def test_products_are_those_of_the_score_matrix(name: str, dtype: torch.dtype, t
 
         with transform.record():
             log_prob = case.log_prob()
+
+
+KEPT = [
+    "many_tokens",
+    "module_called_twice",
+    "conv1d_with_all_options",
+    "conv2d_with_all_options",
+    "conv3d_with_all_options",
+    "wide_convolution_of_few_pixels",
+    "convolution_of_frames_folded_into_the_batch",
+    "convolution_called_at_two_sizes",
+    "frozen_convolution_trainable_bias",
+]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 3000, None])
+@pytest.mark.parametrize("name", KEPT)
+def test_layers_too_large_for_their_rows_give_the_same_products(
+    name: str, chunk_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunk_bytes is not None:
+        monkeypatch.setattr(module, "GRAM_CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr("ratpg.natgrad.patches.PATCH_BYTES", chunk_bytes)
+    case, scores, vector = CASES[name](), problem(name).scores, problem(name).advantages
+    recorder = Recorder.over(case.actor, keep_tokens=True)
+    with recorder.record():
+        log_prob = case.log_prob()
+    found = recorder.factors(log_prob)
+    assert any(isinstance(factor, TokenFactor) for factor in found)
+    g = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    named = unflat(g, recorder.parameters)
+    products = {n: p for factor in found for n, p in factor.rmatvec(vector).items()}
+    squares = {n: p for factor in found for n, p in factor.squares(vector).items()}
+    heads = [factor.head(5) for factor in found]
+    assert relative_error(gram(found, vector), scores @ scores.T) <= 1e-10
+    assert relative_error(gram(heads, vector[:5]), scores[:5] @ scores[:5].T) <= 1e-10
+    assert relative_error(torch.stack([f.matvec(named) for f in found]).sum(0), scores @ g) <= 1e-10
+    assert relative_error(torch.stack([f.squared_norms() for f in found]).sum(0), scores.square().sum(1)) <= 1e-10
+    assert relative_error(flat(products[n] for n in recorder.parameters), scores.T @ vector) <= 1e-10
+    assert relative_error(flat(squares[n] for n in recorder.parameters), scores.square().T @ vector) <= 1e-10
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, None])
+@pytest.mark.parametrize(("ids", "contracted"), [(3, False), (50, True)])
+def test_embedding_gram_is_that_of_its_rows_however_it_is_cut(
+    ids: int, contracted: bool, chunk_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunk_bytes is not None:
+        monkeypatch.setattr(module, "GRAM_CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr("ratpg.natgrad.embedding.GRAM_CHUNK_BYTES", chunk_bytes)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(ids, (40, 3), generator=generator)
+    gradients = torch.randn(40, 3, 4, generator=generator, dtype=torch.float64)
+    rows = torch.zeros(40, 60, 4, dtype=torch.float64)
+    for sample in range(40):
+        for token, gradient in zip(tokens[sample], gradients[sample], strict=True):
+            rows[sample, token] += gradient
+    factor, flat_rows, v = EmbeddingFactor(tokens, gradients, "weight", 60), rows.flatten(1), gradients[:, 0, 0]
+    assert factor.cost().way == ("contraction of equal ids" if contracted else "rows of the ids that occur")
+    assert relative_error(gram([factor], v), flat_rows @ flat_rows.T) <= 1e-12
+    assert relative_error(factor.squares(v)["weight"], torch.tensordot(v, rows.square(), 1)) <= 1e-12
+    assert relative_error(factor.squared_norms(), flat_rows.square().sum(1)) <= 1e-12
+
+
+def test_no_embedding_factor_is_of_the_size_of_batch_times_vocabulary() -> None:
+    # Rows over this vocabulary would take 400 TB.
+    tokens = torch.randint(10**9, (1000, 2), generator=torch.Generator().manual_seed(0))
+    gradients = torch.ones(1000, 2, 1)
+    factor = EmbeddingFactor(tokens, gradients, "weight", 10**11)
+    assert torch.equal(gram([factor], gradients[:, 0, 0]), 2 * torch.eye(1000))
 
 
 def _token_factor(samples: int, tokens: int, d_in: int, d_out: int, bias: str | None = "bias") -> TokenFactor:

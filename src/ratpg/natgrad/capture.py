@@ -22,6 +22,7 @@ from ratpg.natgrad.factors import DenseFactor, Factor
 from ratpg.natgrad.free import stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
+from ratpg.natgrad.refusal import refuse_modules
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Recorder:
     @contextmanager
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
-        self._refuse_random_modules()
+        refuse_modules(self.modules)
         self.calls, self.expansions = [], []
         self._entered = True
         handles = []
@@ -248,28 +249,12 @@ class Recorder:
             conclusive &= bool(scale > 0)
             for name, product in factor.rmatvec(v).items():
                 gradient = expected[name]
+                if gradient is not None and gradient.is_sparse:
+                    gradient = gradient.to_dense()
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
                     wrong.update(factor.names)
         return frozenset(wrong), conclusive
-
-    def _refuse_random_modules(self) -> None:
-        """What makes a sample's score depend on its neighbours, or on chance, is refused."""
-        for name, module in self.modules.items():
-            batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if not module.training and not (batch_norm and module.running_mean is None):
-                continue
-            if batch_norm:
-                raise CaptureError(
-                    f"module '{name}' ({type(module).__name__}) is in training mode, so a sample's log-probability "
-                    "depends on the other samples: call .eval() on it, or use LayerNorm or GroupNorm"
-                )
-            rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0.0)
-            if isinstance(rate, int | float) and rate > 0:
-                raise CaptureError(
-                    f"module '{name}' ({type(module).__name__}) drops units at random in training mode, so the score "
-                    "of this forward pass is not that of the next: call .eval() on it or set its rate to 0"
-                )
 
     def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
         """The operations of the recorded graph in the order of a walk; two passes with the same may share a check.

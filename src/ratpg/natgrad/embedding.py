@@ -12,8 +12,8 @@ from ratpg.natgrad.tokens import GRAM_CHUNK_BYTES, add_contraction
 class EmbeddingFactor:
     """An embedding of ``T`` tokens a sample: row ``i`` holds ``Σₜ dᵢₜ`` over the tokens of each id.
 
-    ``K_ij = Σ_ts [idᵢₜ = idⱼₛ] (dᵢₜ·dⱼₛ)``, contracted as that or, where it takes fewer operations, from rows over the ids
-    that occur. Nothing is of the size of batch times vocabulary.
+    ``K_ij = Σ_ts [idᵢₜ = idⱼₛ] (dᵢₜ·dⱼₛ)``, contracted as that or, where it takes fewer operations, from rows over the
+    ids that occur. Nothing is of the size of batch times vocabulary.
 
     Args:
         ids: ``[B, T]``.

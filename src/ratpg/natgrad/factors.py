@@ -183,20 +183,22 @@ class DenseFactor:
         rows: ``[B, *parameter.shape]``.
         name: of the parameter.
         way: how they were come by.
+        flops: what that took.
     """
 
-    def __init__(self, rows: Tensor, name: str, way: str = "rows"):
-        self.rows, self.name, self.way, self._shape = rows.reshape(len(rows), -1), name, way, rows.shape[1:]
+    def __init__(self, rows: Tensor, name: str, way: str = "rows", flops: int = 0):
+        self.rows, self.name, self._shape = rows.reshape(len(rows), -1), name, rows.shape[1:]
+        self.way, self.flops = way, flops
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
     def head(self, count: int) -> "DenseFactor":
-        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name, self.way)
+        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name, self.way, self.flops)
 
     def cost(self) -> Cost:
-        return Cost(self.way, bytes_of(self.rows), len(self.rows) * self.rows.numel())
+        return Cost(self.way, bytes_of(self.rows), self.flops + len(self.rows) * self.rows.numel())
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         add_product(gram, self.rows)

@@ -109,13 +109,8 @@ BUILDERS: dict[Callable, Callable[[Layer], list[Factor]]] = {
 def has_factor(module: nn.Module) -> bool:
     """Whether recorded calls of this module have a fast factor.
 
-    A subclass with a forward of its own, and a parametrised layer (whose weight is no parameter), have none; nor have
-    embeddings whose gradient autograd leaves sparse, or weighs by how often an id occurs in the batch.
+    A subclass with a forward of its own, and a parametrised layer (whose weight is no parameter), have none.
     """
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
-        module.sparse or module.scale_grad_by_freq or module.max_norm is not None
-    ):
-        return False
     if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
         return False
     owned = "value" if isinstance(module, PerSampleParameter) else "weight"

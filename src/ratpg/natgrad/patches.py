@@ -1,8 +1,8 @@
 """The tokens of a convolution: the patches of its input, unfolded a few samples at a time.
 
 A convolution is a linear layer over patches: with ``aₜ`` the patch under output pixel ``t`` and ``dₜ`` the gradient at
-that pixel a row of ``H`` is ``Σₜ dₜ aₜᵀ``. The patches are as many times larger than the image as the kernel has entries, so they
-are never held for a whole batch.
+that pixel a row of ``H`` is ``Σₜ dₜ aₜᵀ``. The patches are as many times larger than the image as the kernel has
+entries, so they are formed a few samples at a time.
 """
 
 import math

@@ -131,8 +131,8 @@ def token_factors(
 ) -> list[Factor]:
     """A layer's factors in the form that costs least.
 
-    Its rows where ``K`` is cheapest from them and they are small (`ROW_BYTES`): then the output gradients, which may be many
-    times larger, are let go. Its tokens otherwise.
+    Its rows where ``K`` is cheapest from them and they are small (`ROW_BYTES`): then the output gradients, which may be
+    many times larger, are let go. Its tokens otherwise.
 
     Args:
         inputs, gradients, shape: as for `TokenFactor`.
@@ -149,7 +149,8 @@ def token_factors(
             return [TokenFactor(inputs, gradients, weight, bias, shape)]
     factors: list[Factor] = []
     if weight is not None:
-        factors.append(DenseFactor(form_rows(inputs, gradients).view(-1, *shape), weight))
+        forming = 2 * math.prod(inputs.shape) * gradients.shape[3]
+        factors.append(DenseFactor(form_rows(inputs, gradients).view(-1, *shape), weight, flops=forming))
     if bias is not None:
         factors.append(DenseFactor(gradients.sum(2).flatten(1), bias))
     return factors

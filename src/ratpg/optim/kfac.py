@@ -6,7 +6,7 @@ arXiv 1602.01407: the first sums over locations, the second averages over them);
 full. Layers are wanted with their tokens: record with ``Recorder.over(network, keep_tokens=True)``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,6 +129,7 @@ def _name(factor: Factor) -> str:
 
 def _tokens(factor: OuterFactor | TokenFactor) -> Iterator[tuple[Tensor, Tensor]]:
     """Homogeneous inputs ``[b, T, d_in (+ 1)]`` and output gradients ``[b, T, d_out]``, some samples at a time."""
+    chunks: Iterable[tuple[Tensor, Tensor]]
     if isinstance(factor, OuterFactor):
         chunks = [(factor.inputs[:, None], factor.gradients[:, None])]
     elif factor.inputs.shape[1] > 1:

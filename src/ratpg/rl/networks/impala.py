@@ -1,4 +1,4 @@
-"""The residual network of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3 right), as Procgen agents have it."""
+"""The residual network of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3), as Procgen agents have it."""
 
 import math
 

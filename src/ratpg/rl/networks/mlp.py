@@ -22,5 +22,6 @@ def mlp(d_in: int, hidden: tuple[int, ...], activation: str) -> nn.Sequential:
 def orthogonal(layer: Layer, gain: float) -> Layer:
     """The layer, its weight orthogonal with this gain and its bias zero."""
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer

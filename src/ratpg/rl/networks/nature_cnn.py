@@ -23,9 +23,7 @@ class NatureCNN(nn.Module):
         ValueError: for smaller images.
     """
 
-    def __init__(
-        self, shape: tuple[int, int, int], depths: tuple[int, int, int] = (32, 64, 64), features: int = 512
-    ):
+    def __init__(self, shape: tuple[int, int, int], depths: tuple[int, int, int] = (32, 64, 64), features: int = 512):
         super().__init__()
         channels, *size = shape
         if min(size) < 36:
