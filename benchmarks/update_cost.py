@@ -2,7 +2,7 @@
 
     python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
-    python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64: results/update_cost/impala.md
+    python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64, into results/update_cost
 
 ``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
 mini-batch; ``cg`` takes ten Fisher-vector products. Times are medians of rounds in which every way runs once; memory is
@@ -64,14 +64,14 @@ def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_r
 
 
 def measure_images(batch: int, repeats: int, threads: int) -> list[Row]:
-    """One row a way, for IMPALA on images; memory is the peak of two steps in a fresh process, the larger of two."""
+    """One row a way, for IMPALA on images; memory is the peak of two steps in a fresh process."""
     problem = ImageProblem(batch)
     scores = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
     seconds = interleaved([problem.ppo, problem.rat], repeats) + interleaved([problem.materialised], 1)
     rows: list[Row] = []
     for way, time in zip(("ppo", "rat", "materialised"), seconds, strict=True):
         arguments = ["--memory", IMAGES, way, "--batch", str(batch), "--threads", str(threads)]
-        memory = max(in_fresh_process(arguments)["bytes"] for _ in range(2))
+        memory = in_fresh_process(arguments)["bytes"]
         rows.append(
             {
                 "way": way,

@@ -13,7 +13,7 @@ class LayerPlan:
     Attributes:
         parameters: names of the parameters it covers.
         factor: how its share of ``K`` is found.
-        bytes: held from the backward pass to the end of the step; a layer's input, which the graph holds too, is counted.
+        bytes: held from the backward pass to the end of the step; a layer's input, which the graph holds too, counts.
         flops: operations of the share of ``K``, from the diagonal down; 2 for a multiply-add.
     """
 
