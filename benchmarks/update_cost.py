@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from time import perf_counter
 
 import matplotlib
 import torch
@@ -64,28 +65,32 @@ def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_r
 
 
 def measure_images(batch: int, repeats: int, threads: int) -> list[Row]:
-    """One row a way, for IMPALA on images; memory is the peak of two steps in a fresh process."""
+    """One row a way, for IMPALA on images.
+
+    Memory is the peak over two steps in a fresh process, the first of which is compared with autograd as well; of the
+    slow materialised way over one. ``scores`` are the bytes in which ``H`` is held, factored or whole.
+    """
     problem = ImageProblem(batch)
-    scores = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
-    seconds = interleaved([problem.ppo, problem.rat], repeats) + interleaved([problem.materialised], 1)
+    ppo, rat = interleaved([problem.ppo, problem.rat], repeats)
+    plan = problem.transform.plan()
+    print(plan, flush=True)
+    whole = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
     rows: list[Row] = []
-    for way, time in zip(("ppo", "rat", "materialised"), seconds, strict=True):
+    for way, seconds, scores in (("ppo", ppo, 0), ("rat", rat, plan.bytes), ("materialised", 0.0, whole)):
         arguments = ["--memory", IMAGES, way, "--batch", str(batch), "--threads", str(threads)]
-        memory = in_fresh_process(arguments)["bytes"]
+        fresh = in_fresh_process(arguments)
+        seconds, peak = seconds or fresh["seconds"], fresh["bytes"]
         rows.append(
             {
                 "way": way,
-                "milliseconds": round(1e3 * time),
-                "over_ppo": round(time / seconds[0], 2),
-                "megabytes": round(memory / 1e6),
-                "megabytes_over_ppo": round(memory / 1e6 / float(rows[0]["megabytes"] if rows else memory / 1e6), 2),
-                "megabytes_of_scores": round(scores / 1e6) if way == "materialised" else 0,
+                "batch": batch,
+                "milliseconds": round(1e3 * seconds),
+                "time_over_ppo": round(seconds / ppo, 2),
+                "peak_megabytes": round(peak / 1e6),
+                "peak_over_ppo": round(peak / 1e6 / float(rows[0]["peak_megabytes"]), 2) if rows else 1.0,
+                "megabytes_of_scores": round(scores / 1e6),
             }
         )
-    problem.rat()
-    plan = problem.transform.plan()
-    print(plan)
-    rows[1]["megabytes_of_scores"] = round(plan.bytes / 1e6)
     return rows
 
 
@@ -143,7 +148,12 @@ def main() -> None:
         problem = ImageProblem(arguments.batch) if images else Problem(env, arguments.batch, arguments.width)
         step = getattr(problem, way)
         torch.randn(256, 256) @ torch.randn(256, 256)  # the matrix library's own buffers
-        print(json.dumps({"bytes": peak_memory_of((lambda: (step(), step())) if images else step)}))
+        start = perf_counter()
+        peak = peak_memory_of(step)
+        seconds = perf_counter() - start
+        if images and way != "materialised":
+            peak += peak_memory_of(step)
+        print(json.dumps({"bytes": peak, "seconds": seconds}))
         return
 
     if arguments.images:
