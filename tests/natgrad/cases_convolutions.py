@@ -172,6 +172,13 @@ def group_norm_net() -> Case:
 
 
 @case
+def group_norm_of_each_channel() -> Case:
+    # It takes away what the bias before it adds.
+    layers = nn.Conv2d(2, 4, 3), nn.GroupNorm(4, 4), nn.Tanh(), nn.Conv2d(4, 4, 2)
+    return _pooled(*layers, channels=4, shape=(2, 5, 5))
+
+
+@case
 def instance_norm_net() -> Case:
     return _pooled(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU(), channels=4, shape=(2, 5, 5))
 

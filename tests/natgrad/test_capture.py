@@ -109,6 +109,14 @@ def test_a_tied_weight_leaves_the_other_layers_on_the_fast_path() -> None:
     assert types["2.weight"] is OuterFactor
 
 
+def test_a_bias_that_a_norm_takes_away_leaves_its_layer_on_the_fast_path() -> None:
+    # Its rows are rounding errors, and so is their difference from autograd's.
+    transform, log_prob = record(CASES["group_norm_of_each_channel"]())
+    transform(log_prob, torch.ones_like(log_prob))
+    ways = {name: layer.factor for layer in transform.plan().layers for name in layer.parameters}
+    assert ways["0.weight"] == ways["0.bias"] == ROWS
+
+
 def test_a_sparse_embedding_has_the_scores_of_a_dense_one() -> None:
     case = CASES["embedding_of_few_ids"]()
     grams = []

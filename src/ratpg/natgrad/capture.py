@@ -56,14 +56,13 @@ class Found:
     free: list[tuple[str, int]] = field(default_factory=list)
     precision: float = 0.0
 
-    def kept(self, refused: frozenset[str]) -> list[Factor]:
-        """Without layers any of whose parameters is refused, or shared with another layer."""
+    def kept(self, refused: frozenset[str]) -> list[list[Factor]]:
+        """Layers none of whose parameters is refused, or shared with another layer."""
         seen = Counter(name for names, _ in self.factors for name in names)
         return [
-            factor
+            factors
             for names, factors in self.factors
-            if not refused.intersection(names) and all(seen[name] == 1 for name in names)
-            for factor in factors
+            if factors and not refused.intersection(names) and all(seen[name] == 1 for name in names)
         ]
 
 
@@ -142,13 +141,14 @@ class Recorder:
         found = self._backward(log_prob)
         structure = (operations, *self._structure(found, len(log_prob)))
         known = self._batched.get(structure)
-        factors = found.kept(known or frozenset())
+        layers = found.kept(known or frozenset())
         if known is None:
-            wrong, conclusive = self._disagreeing(log_prob, factors, found.precision)
-            factors = found.kept(wrong)
+            wrong, conclusive = self._disagreeing(log_prob, layers, found.precision)
+            layers = found.kept(wrong)
             # A layout without the samples in front may fit one batch by chance; it is compared every time.
             if conclusive and all(len(self.calls[index].inputs) == len(log_prob) for index in found.calls):
                 self._batched[structure] = wrong
+        factors = [factor for layer in layers for factor in layer]
         covered = {name for factor in factors for name in factor.names}
         missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
         return factors + batched_factors(log_prob, missing) if missing else factors
@@ -224,7 +224,7 @@ class Recorder:
         return samples == 1, layers, tuple((name, length == samples) for name, length in sorted(found.free))
 
     def _disagreeing(
-        self, log_prob: Tensor, factors: Sequence[Factor], precision: float
+        self, log_prob: Tensor, layers: Sequence[Sequence[Factor]], precision: float
     ) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``.
 
@@ -233,7 +233,7 @@ class Recorder:
         """
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
-        names = [name for factor in factors for name in factor.names]
+        names = [name for layer in layers for factor in layer for name in factor.names]
         if not names:
             return frozenset(), True
         truth = torch.autograd.grad(
@@ -243,17 +243,18 @@ class Recorder:
         tolerance = max(torch.finfo(log_prob.dtype).eps, precision) ** 0.5
         wrong: set[str] = set()
         conclusive = True
-        for factor in factors:
-            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch.
-            scale = (factor.squared_norms() @ v.square()).sqrt()
+        for layer in layers:
+            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch; of the
+            # whole layer, for each row of a bias may be such a zero (before a norm of each channel).
+            scale = torch.stack([factor.squared_norms() @ v.square() for factor in layer]).sum().sqrt()
             conclusive &= bool(scale > 0)
-            for name, product in factor.rmatvec(v).items():
+            for name, product in ((n, p) for factor in layer for n, p in factor.rmatvec(v).items()):
                 gradient = expected[name]
                 if gradient is not None and gradient.is_sparse:
                     gradient = gradient.to_dense()
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
-                    wrong.update(factor.names)
+                    wrong.add(name)
         return frozenset(wrong), conclusive
 
     def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
