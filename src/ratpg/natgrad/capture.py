@@ -87,6 +87,7 @@ class Recorder:
         self._entered = False
         self.expansions: list[tuple[str, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
+        self._trainable_of: dict[int, dict[str, str]] = {}
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
         # Structures already compared with autograd -> the parameters that have to take the batched path.
         self._batched: dict[tuple[Any, ...], frozenset[str]] = {}
@@ -168,8 +169,12 @@ class Recorder:
 
     def _trainable(self, module: nn.Module) -> dict[str, str]:
         """The module's own parameters among those of the transform: attribute -> name."""
-        owned = {attribute: self._name_of.get(id(p)) for attribute, p in module._parameters.items() if p is not None}
-        return {attribute: name for attribute, name in owned.items() if name is not None}
+        found = self._trainable_of.get(id(module))
+        if found is None:
+            owned = {key: self._name_of.get(id(p)) for key, p in module._parameters.items() if p is not None}
+            found = {key: name for key, name in owned.items() if name is not None}
+            self._trainable_of[id(module)] = found
+        return found
 
     def _backward(self, log_prob: Tensor) -> Found:
         """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there."""
