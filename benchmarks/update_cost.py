@@ -3,6 +3,7 @@
     python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
     python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm
+    python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64, into results/update_cost
 
 ``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
 mini-batch; ``cg`` takes ten Fisher-vector products. Times are medians of rounds in which every way runs once; memory is
@@ -14,12 +15,14 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from time import perf_counter
 
 import matplotlib
 import torch
 
 import algorithm_cost
-from report import markdown, write
+from image_problem import ImageProblem
+from report import Row, markdown, write
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from update_problem import SHAPES, Problem
 
@@ -30,8 +33,8 @@ WAYS = ("rat", "ppo", "cg", "materialised")
 RESULTS = Path("results/update_cost")
 MEMORY_LIMIT = 8e9
 """Bytes of scores above which the materialised way is left out."""
-
-Row = dict[str, str | int | float]
+IMAGES = "IMPALA"
+"""The name of the problem of images, beside those of perceptrons."""
 
 
 def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_rate: float) -> list[Row]:
@@ -58,6 +61,36 @@ def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_r
                 "megabytes": round(memory / 1e6),
                 "gigaflop": round(flops / 1e9, 2),
                 "share_of_peak": round(flops / time / peak_rate, 2),
+            }
+        )
+    return rows
+
+
+def measure_images(batch: int, repeats: int, threads: int) -> list[Row]:
+    """One row a way, for IMPALA on images.
+
+    Memory is the peak over two steps in a fresh process, the first of which is compared with autograd as well; of the
+    slow materialised way over one. ``scores`` are the bytes in which ``H`` is held, factored or whole.
+    """
+    problem = ImageProblem(batch)
+    ppo, rat = interleaved([problem.ppo, problem.rat], repeats)
+    plan = problem.transform.plan()
+    print(plan, flush=True)
+    whole = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
+    rows: list[Row] = []
+    for way, seconds, scores in (("ppo", ppo, 0), ("rat", rat, plan.bytes), ("materialised", 0.0, whole)):
+        arguments = ["--memory", IMAGES, way, "--batch", str(batch), "--threads", str(threads)]
+        fresh = in_fresh_process(arguments)
+        seconds, peak = seconds or fresh["seconds"], fresh["bytes"]
+        rows.append(
+            {
+                "way": way,
+                "batch": batch,
+                "milliseconds": round(1e3 * seconds),
+                "time_over_ppo": round(seconds / ppo, 2),
+                "peak_megabytes": round(peak / 1e6),
+                "peak_over_ppo": round(peak / 1e6 / float(rows[0]["peak_megabytes"]), 2) if rows else 1.0,
+                "megabytes_of_scores": round(scores / 1e6),
             }
         )
     return rows
@@ -100,21 +133,36 @@ def draw(rows: list[Row], output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--batch", type=int, help="512 with images, else 1024")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost")
     parser.add_argument("--algorithms", action="store_true", help="every algorithm, into results/update_cost")
+    parser.add_argument("--images", action="store_true", help="IMPALA instead of perceptrons")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    arguments.batch = arguments.batch or (512 if arguments.images else 1024)
 
     if arguments.memory:
         env, way = arguments.memory
-        problem = Problem(env, arguments.batch, arguments.width)
+        images = env == IMAGES
+        problem = ImageProblem(arguments.batch) if images else Problem(env, arguments.batch, arguments.width)
+        step = getattr(problem, way)
         torch.randn(256, 256) @ torch.randn(256, 256)  # the matrix library's own buffers
-        print(json.dumps({"bytes": peak_memory_of(getattr(problem, way))}))
+        start = perf_counter()
+        peak = peak_memory_of(step)
+        seconds = perf_counter() - start
+        if images and way != "materialised":
+            peak += peak_memory_of(step)
+        print(json.dumps({"bytes": peak, "seconds": seconds}))
+        return
+
+    if arguments.images:
+        rows = measure_images(arguments.batch, arguments.repeats, arguments.threads)
+        print(markdown(rows))
+        write(RESULTS, "impala", rows)
         return
 
     if arguments.algorithms:

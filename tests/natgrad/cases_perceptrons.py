@@ -74,13 +74,6 @@ def dropout_in_eval_mode() -> Case:
     return gaussian_case(nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 3)).eval())
 
 
-@case
-def weight_norm() -> Case:
-    actor = perceptron(6, 8, 3)
-    nn.utils.parametrizations.weight_norm(actor[0])
-    return gaussian_case(actor)
-
-
 class StandardizedLinear(nn.Linear):
     """A Linear whose forward is not Linear's: the weight's rows are centred first."""
 

@@ -1,6 +1,7 @@
 """What is recorded: hooks come and go, the fast path is taken where it is right, and only there."""
 
 from functools import partial
+from weakref import ref
 
 import pytest
 import torch
@@ -8,54 +9,97 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ratpg.natgrad import AdvantageTransform, dense
-from ratpg.natgrad.capture import Recorder
-from ratpg.natgrad.factors import DenseFactor, OuterFactor, TokenFactor
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
+from ratpg.natgrad.layer import Layer
+from ratpg.natgrad.layers import build_factors
 
 from .case import gaussian
 from .cases import CASES, Case
 from .oracle import flat, problem, record, relative_error
 
+OUTER, ROWS, TOKENS = "outer product", "rows", "contraction of tokens"
+IDS, USED = "contraction of equal ids", "rows of the ids that occur"
 FAST = {
-    "tanh_mlp": OuterFactor,
-    "inplace_relu_mlp": OuterFactor,
-    "frozen_weight_trainable_bias": OuterFactor,
-    "residual_mlp": OuterFactor,
-    "linear_called_by_keyword": OuterFactor,
-    "shared_trunk": OuterFactor,
-    "shared_trunk_in_two_modules": (OuterFactor, TokenFactor),
-    "mixture_of_heads": OuterFactor,
-    "one_sample": OuterFactor,
-    "two_panels": OuterFactor,
-    "few_tokens": TokenFactor,
-    "many_tokens": TokenFactor,
-    "grid_of_patches": TokenFactor,
-    "folded_tokens": TokenFactor,
-    "module_called_twice": TokenFactor,
-    "module_called_three_times": (OuterFactor, TokenFactor),
-    "tied_linears": (OuterFactor, TokenFactor),
-    "owned_log_std": (OuterFactor, DenseFactor),
-    "owned_scalar_log_std_in_bounds": (OuterFactor, DenseFactor),
-    "free_positions_and_scales": (TokenFactor, DenseFactor),
-    "per_sample_log_std": (OuterFactor, DenseFactor),
-    "per_sample_parameter_called_twice": (OuterFactor, DenseFactor),
+    "tanh_mlp": {OUTER},
+    "inplace_relu_mlp": {OUTER},
+    "frozen_weight_trainable_bias": {OUTER},
+    "residual_mlp": {OUTER},
+    "linear_called_by_keyword": {OUTER},
+    "shared_trunk": {OUTER},
+    "shared_trunk_in_two_modules": {OUTER, TOKENS},
+    "mixture_of_heads": {OUTER},
+    "one_sample": {OUTER},
+    "two_panels": {OUTER},
+    "few_tokens": {ROWS, TOKENS},
+    "many_tokens": {ROWS},
+    "grid_of_patches": {ROWS},
+    "folded_tokens": {ROWS},
+    "module_called_twice": {ROWS, TOKENS},
+    "module_called_three_times": {OUTER, ROWS},
+    "tied_linears": {OUTER, ROWS},
+    "owned_log_std": {OUTER, ROWS},
+    "owned_scalar_log_std_in_bounds": {OUTER, ROWS},
+    "free_positions_and_scales": {ROWS},
+    "per_sample_log_std": {OUTER, ROWS},
+    "per_sample_parameter_called_twice": {OUTER, ROWS},
+    "layer_norm_mlp": {OUTER, ROWS},
+    "batch_norm_in_eval_mode": {OUTER, ROWS},
+    "conv1d_net": {OUTER, ROWS},
+    "conv3d_with_all_options": {OUTER, ROWS},
+    "depthwise_separable_convolution": {OUTER, ROWS},
+    "wide_convolution_of_few_pixels": {OUTER, TOKENS},
+    "convolution_of_frames_folded_into_the_batch": {OUTER, ROWS},
+    "convolution_called_at_two_sizes": {OUTER, ROWS},
+    "tied_convolutions_of_different_strides": {OUTER, ROWS},
+    "group_norm_net": {OUTER, ROWS},
+    "layer_norm_over_whole_images": {OUTER, ROWS},
+    "nature_cnn": {OUTER, ROWS, TOKENS},
+    "impala_actor_critic": {OUTER, ROWS},
+    "gpt": {ROWS, USED},
+    "gpt_with_rms_norm": {ROWS, USED},
+    "embedding_of_a_large_vocabulary": {OUTER, IDS},
+    "embedding_of_few_ids": {OUTER, USED},
+    "embedding_with_padding": {OUTER, USED},
+    "embedding_bag_of_means": {OUTER, USED},
+    "lora_adapters": {OUTER},
+    "lora_adapters_over_tokens": {ROWS},
+    "dictionary_of_observations": {OUTER, ROWS},
 }
+"""Ways in which the layers' shares are found."""
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_these_cases_never_take_the_batched_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recorder, "_batched_factors", lambda *_: pytest.fail("took the batched path"))
+def test_these_cases_never_take_the_batched_path(name: str) -> None:
     transform, log_prob = record(CASES[name]())
-    assert all(isinstance(factor, FAST[name]) for factor in transform._recorder.factors(log_prob))
+    transform(log_prob, torch.ones_like(log_prob))
+    assert {layer.factor for layer in transform.plan().layers} == FAST[name]
 
 
 def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    transform, log_prob = record(CASES["conv2d_net"]())
+    transform, log_prob = record(CASES["gru"]())
     y = torch.ones_like(log_prob)
     transform(log_prob, y)
     whole = transform.gram()
-    monkeypatch.setattr("ratpg.natgrad.capture.VJP_CHUNK_BYTES", 1)
+    monkeypatch.setattr("ratpg.natgrad.batched.VJP_CHUNK_BYTES", 1)
     transform(log_prob, y)
     assert relative_error(transform.gram(), whole) <= 1e-12
+
+
+def test_gradients_are_let_go_as_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # When a layer's factors are built no gradient of the layers above it is held any more, but by their factors.
+    case, alive, seen = CASES["impala_actor_critic"](), [], []
+
+    def build(layer: Layer) -> list[Factor]:
+        seen.append(sum(reference() is not None for reference in alive))
+        alive.extend(ref(call.gradients) for call in layer.calls if call.gradients.ndim == 4)
+        return build_factors(layer)
+
+    monkeypatch.setattr("ratpg.natgrad.capture.build_factors", build)
+    transform, log_prob = record(case)
+    transform._recorder._backward(log_prob)
+    assert len(alive) == 15
+    # A residual block's output gradient waits until both of its branches have been run through.
+    assert max(seen) <= 2
 
 
 def test_a_tied_weight_leaves_the_other_layers_on_the_fast_path() -> None:
@@ -63,6 +107,25 @@ def test_a_tied_weight_leaves_the_other_layers_on_the_fast_path() -> None:
     types = {name: type(f) for f in transform._recorder.factors(log_prob) for name in f.names}
     assert types["0.weight"] is DenseFactor
     assert types["2.weight"] is OuterFactor
+
+
+def test_a_bias_that_a_norm_takes_away_leaves_its_layer_on_the_fast_path() -> None:
+    # Its rows are rounding errors, and so is their difference from autograd's.
+    transform, log_prob = record(CASES["group_norm_of_each_channel"]())
+    transform(log_prob, torch.ones_like(log_prob))
+    ways = {name: layer.factor for layer in transform.plan().layers for name in layer.parameters}
+    assert ways["0.weight"] == ways["0.bias"] == ROWS
+
+
+def test_a_sparse_embedding_has_the_scores_of_a_dense_one() -> None:
+    case = CASES["embedding_of_few_ids"]()
+    grams = []
+    for sparse in (False, True):
+        case.actor[0].sparse = sparse
+        transform, log_prob = record(case)
+        transform(log_prob, torch.ones_like(log_prob))
+        grams.append(transform.gram())
+    assert torch.equal(*grams)
 
 
 def _hooks(module: nn.Module) -> int:

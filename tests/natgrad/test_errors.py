@@ -55,6 +55,15 @@ def test_batch_norm_without_running_statistics_is_refused_even_in_eval_mode() ->
         pass
 
 
+@pytest.mark.parametrize("cls", [nn.Embedding, nn.EmbeddingBag])
+def test_embedding_whose_gradient_is_weighed_by_the_batch_is_refused(cls: type[nn.Module]) -> None:
+    # What autograd returns for it is the gradient of no log-probability.
+    actor = nn.ModuleDict({"ids": cls(5, 3, scale_grad_by_freq=True), "head": nn.Linear(3, 1)})
+    message = rf"'ids' \({cls.__name__}\).*scale_grad_by_freq"
+    with pytest.raises(CaptureError, match=message), AdvantageTransform(actor).record():
+        pass
+
+
 # --- what log_prob depends on -----------------------------------------------------------------------------------------
 
 
@@ -81,7 +90,7 @@ def test_log_prob_without_a_graph_is_refused() -> None:
         transform(log_prob, torch.ones_like(log_prob))
 
 
-@pytest.mark.parametrize("extra", [nn.Linear(2, 2), nn.Conv1d(2, 2, 1)], ids=["layer", "unknown module"])
+@pytest.mark.parametrize("extra", [nn.Linear(2, 2), nn.ConvTranspose1d(2, 2, 1)], ids=["layer", "unknown module"])
 def test_parameter_that_log_prob_does_not_depend_on_is_named(extra: nn.Module) -> None:
     case = CASES[TANH]()
     transform = AdvantageTransform([case.actor, extra.double()])

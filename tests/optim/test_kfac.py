@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ratpg.natgrad import PerSampleParameter, Recorder
@@ -38,7 +39,7 @@ def recorded(samples: int, seed: int = 0) -> tuple[Net, list[Factor], dict[str, 
     """The net, its factors, and the rows of ``H`` of each parameter, ``[B, size]``."""
     torch.manual_seed(0)
     net = Net()
-    recorder = Recorder.over(net)
+    recorder = Recorder.over(net, keep_tokens=True)
     x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with recorder.record():
         scalar = net(x)
@@ -46,7 +47,7 @@ def recorded(samples: int, seed: int = 0) -> tuple[Net, list[Factor], dict[str, 
     return net, recorder.factors(scalar), rows
 
 
-def gradient_of(net: Net) -> dict[str, Tensor]:
+def gradient_of(net: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(5)
     return {name: torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in net.named_parameters()}
 
@@ -77,6 +78,58 @@ def test_the_kronecker_factors_are_the_dense_moments() -> None:
     kfac.update(factors)
     direction = kfac.precondition(factors, gradient)
     torch.testing.assert_close(first_layer(direction), torch.linalg.solve(damped, first_layer(gradient)))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 4 * 2**20])
+def test_the_kronecker_factors_of_a_convolution_sum_over_locations_and_average_over_them(
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratpg.natgrad.patches.PATCH_BYTES", chunk_bytes)
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=1).double()
+    x = torch.randn(5, 2, 6, 4, dtype=torch.float64)
+    recorder = Recorder.over(convolution, keep_tokens=True)
+    with recorder.record():
+        output = convolution(x)
+        scalar = output.sin().sum((1, 2, 3))
+    factors = recorder.factors(scalar)
+    (d,) = torch.autograd.grad(scalar.sum(), output)
+    locations = d.shape[2] * d.shape[3]
+    # The patches from torch's own unfolding, each with a one for the bias.
+    patches = F.unfold(x, (3, 2), padding=1, stride=(2, 1)).transpose(1, 2)
+    homogeneous = torch.cat([patches, torch.ones(5, locations, 1, dtype=torch.float64)], 2)
+    inputs = sum(torch.outer(a, a) for a in homogeneous.flatten(0, 1)) / 5
+    outputs = sum(torch.outer(row, row) for row in d.permute(0, 2, 3, 1).flatten(0, 2)) / (5 * locations)
+    kfac = KFAC(DAMPING)
+    kfac.update(factors)
+    averaged = {key: average / (1 - kfac.decay) for key, average in kfac._averages.items()}
+    torch.testing.assert_close(averaged, {"input weight bias": inputs, "output weight bias": outputs})
+
+    ratio = (inputs.trace() / len(inputs)) / (outputs.trace() / len(outputs))
+    damped_outputs = outputs + (DAMPING / ratio) ** 0.5 * torch.eye(3)
+    damped = torch.kron(damped_outputs, inputs + (DAMPING * ratio) ** 0.5 * torch.eye(len(inputs)))
+    gradient = gradient_of(convolution)
+    direction = kfac.precondition(factors, gradient)
+    joint = [torch.cat([g["weight"].flatten(1), g["bias"][:, None]], 1).flatten() for g in (gradient, direction)]
+    torch.testing.assert_close(joint[1], torch.linalg.solve(damped, joint[0]))
+    assert direction["weight"].shape == convolution.weight.shape
+
+    corrected = KFAC(DAMPING, eigenvalue_corrected=True)
+    corrected.update(factors)
+    names = ("input", "output")
+    right, left = (corrected._inverses[f"{name} weight bias"] for name in names)
+    h = torch.einsum("bto,bti->boi", d.flatten(2).transpose(1, 2), homogeneous).flatten(1)
+    expected = (h @ torch.kron(left, right)).square().mean(0)
+    torch.testing.assert_close(corrected._scales["weight bias"].flatten(), expected)
+
+
+def test_a_convolution_in_groups_is_refused() -> None:
+    convolution = nn.Conv1d(4, 4, 2, groups=2)
+    recorder = Recorder.over(convolution, keep_tokens=True)
+    with recorder.record():
+        scalar = convolution(torch.randn(3, 4, 5)).sin().sum((1, 2))
+    with pytest.raises(TypeError, match=r"groups: 'weight bias'"):
+        KFAC(DAMPING).update(recorder.factors(scalar))
 
 
 def test_of_one_sample_the_corrected_block_is_exact() -> None:

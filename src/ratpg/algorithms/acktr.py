@@ -73,7 +73,7 @@ class ACKTR:
         options = config.damping, config.factor_decay, config.inverse_interval, config.eigenvalue_corrected
         self.shared = policy.spec.shared
         networks = {"both": policy} if self.shared else {"actor": policy.actor, "critic": policy.critic}
-        self.recorders = {name: Recorder.over(network) for name, network in networks.items()}
+        self.recorders = {name: Recorder.over(network, keep_tokens=True) for name, network in networks.items()}
         self.kfac = {name: KFAC(*options) for name in networks}
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The natural-gradient maths: torch only, and no word of reinforcement learning but "advantage"."""
 
-from ratpg.natgrad.capture import CaptureError, Recorder
+from ratpg.natgrad.capture import Recorder
+from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.layers import PerSampleParameter
 from ratpg.natgrad.solve import Solution, solve_spd
 from ratpg.natgrad.transform import AdvantageTransform, Step

@@ -5,41 +5,65 @@ then gives every layer's output gradients, which with the inputs are all a facto
 see is filled in by batched vector-Jacobian products on the recorded graph: slower, never wrong.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from ratpg.natgrad.backward import backward_to
+from ratpg.natgrad.batched import batched_factors
+from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor
 from ratpg.natgrad.free import stand_ins
-from ratpg.natgrad.layers import build_factor, has_factor
-
-VJP_CHUNK_BYTES = 256 * 2**20
-"""Budget for the cotangents and rows of one chunk of batched vector-Jacobian products, in bytes."""
-
-
-class CaptureError(RuntimeError):
-    """The recorded forward pass cannot give a right score matrix; the message names the module and the remedy."""
+from ratpg.natgrad.layer import Layer, LayerCall
+from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
+from ratpg.natgrad.refusal import refuse_modules
 
 
 @dataclass
 class Call:
-    """One recorded call of one module."""
+    """One recorded call of one module.
+
+    Attributes:
+        first: whether its input needs no gradient, so that no recorded call is below it.
+    """
 
     module: nn.Module
     inputs: Tensor
     version: int
     edge: GradientEdge
+    first: bool
 
 
-Calls = Sequence[tuple[Call, Tensor]]
-"""Recorded calls, each with the gradient at its output."""
-FreeRows = Sequence[tuple[str, Tensor]]
-"""Names of free parameters with the gradients at their expansions, ``[B, *shape]``."""
+@dataclass
+class Found:
+    """What a backward pass has brought.
+
+    Attributes:
+        factors: names of the parameters they are meant to cover, and the factors of a layer (none where it fits none).
+        calls: indices of the recorded calls that were reached.
+        free: lengths of the gradients at the expansions of free parameters, by name.
+        precision: the coarsest rounding of the gradients.
+    """
+
+    factors: list[tuple[tuple[str, ...], list[Factor]]] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    free: list[tuple[str, int]] = field(default_factory=list)
+    precision: float = 0.0
+
+    def kept(self, refused: frozenset[str]) -> list[list[Factor]]:
+        """Layers none of whose parameters is refused, or shared with another layer."""
+        seen = Counter(name for names, _ in self.factors for name in names)
+        return [
+            factors
+            for names, factors in self.factors
+            if factors and not refused.intersection(names) and all(seen[name] == 1 for name in names)
+        ]
 
 
 class Recorder:
@@ -48,20 +72,28 @@ class Recorder:
     Args:
         modules: name -> module, every module whose calls may be recorded (submodules included).
         parameters: name -> trainable parameter, the columns of ``H``.
+        keep_tokens: keep a layer's inputs and output gradients even where its rows are the cheaper form: for those who
+            look at the layer, as K-FAC does, and not only at its products.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]):
-        self.modules, self.parameters = dict(modules), dict(parameters)
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        parameters: Mapping[str, nn.Parameter],
+        keep_tokens: bool = False,
+    ):
+        self.modules, self.parameters, self.keep_tokens = dict(modules), dict(parameters), keep_tokens
         self.calls: list[Call] = []
         self._entered = False
         self.expansions: list[tuple[str, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
+        self._trainable_of: dict[int, dict[str, str]] = {}
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
         # Structures already compared with autograd -> the parameters that have to take the batched path.
         self._batched: dict[tuple[Any, ...], frozenset[str]] = {}
 
     @staticmethod
-    def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter]) -> "Recorder":
+    def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
         """A recorder of a module, or of a sequence of modules and free parameters.
 
         Raises:
@@ -70,12 +102,12 @@ class Recorder:
         modules, parameters = _named(actor)
         if not parameters:
             raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
-        return Recorder(modules, parameters)
+        return Recorder(modules, parameters, keep_tokens)
 
     @contextmanager
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
-        self._refuse_random_modules()
+        refuse_modules(self.modules)
         self.calls, self.expansions = [], []
         self._entered = True
         handles = []
@@ -107,27 +139,29 @@ class Recorder:
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
         operations = self._operations(log_prob)
-        calls, free = self._gradients(log_prob)
-        structure = (operations, *self._structure(calls, free, len(log_prob)))
+        found = self._backward(log_prob)
+        structure = (operations, *self._structure(found, len(log_prob)))
         known = self._batched.get(structure)
-        factors, covered = self._fast_factors(calls, free, len(log_prob), known or frozenset())
+        layers = found.kept(known or frozenset())
         if known is None:
-            wrong, conclusive = self._disagreeing(log_prob, calls, factors)
-            if wrong:
-                factors, covered = self._fast_factors(calls, free, len(log_prob), wrong)
+            wrong, conclusive = self._disagreeing(log_prob, layers, found.precision)
+            layers = found.kept(wrong)
             # A layout without the samples in front may fit one batch by chance; it is compared every time.
-            if conclusive and all(len(call.inputs) == len(log_prob) for call, _ in calls):
+            if conclusive and all(len(self.calls[index].inputs) == len(log_prob) for index in found.calls):
                 self._batched[structure] = wrong
-        missing = [name for name in self.parameters if name not in covered]
-        if missing:
-            factors += self._batched_factors(log_prob, missing)
-        return factors
+        factors = [factor for layer in layers for factor in layer]
+        covered = {name for factor in factors for name in factor.names}
+        missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
+        return factors + batched_factors(log_prob, missing) if missing else factors
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        if output.requires_grad:
-            inputs = (*args, *kwargs.values())[0].detach()
+        given = [value for value in (*args, *kwargs.values()) if value is not None]
+        # An EmbeddingBag with offsets or weights of its own is left to the batched path.
+        if output.requires_grad and len(given) == 1:
+            inputs = given[0].detach()
             # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
-            self.calls.append(Call(module, inputs, inputs._version, get_gradient_edge(output)))
+            edge = get_gradient_edge(output)
+            self.calls.append(Call(module, inputs, inputs._version, edge, not given[0].requires_grad))
 
     def _note_expansion(self, name: str, rows: Tensor) -> None:
         if rows.requires_grad:
@@ -135,63 +169,68 @@ class Recorder:
 
     def _trainable(self, module: nn.Module) -> dict[str, str]:
         """The module's own parameters among those of the transform: attribute -> name."""
-        owned = {attribute: self._name_of.get(id(p)) for attribute, p in module._parameters.items() if p is not None}
-        return {attribute: name for attribute, name in owned.items() if name is not None}
+        found = self._trainable_of.get(id(module))
+        if found is None:
+            owned = {key: self._name_of.get(id(p)) for key, p in module._parameters.items() if p is not None}
+            found = {key: name for key, name in owned.items() if name is not None}
+            self._trainable_of[id(module)] = found
+        return found
 
-    def _gradients(self, log_prob: Tensor) -> tuple[Calls, FreeRows]:
-        """One backward pass: gradients at the recorded outputs, and at the expansions of free parameters."""
+    def _backward(self, log_prob: Tensor) -> Found:
+        """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there."""
+        found, samples = Found(), len(log_prob)
+        dtype = next(iter(self.parameters.values())).dtype  # under autocast inputs and gradients may have fewer digits
+        # Modules of one type that share all their parameters are one layer.
+        keys = [(type(call.module), *self._trainable(call.module).values()) for call in self.calls]
+        expected, waiting = Counter(keys), dict[tuple[Any, ...], list[LayerCall]]()
+        rows: dict[str, Tensor] = {}
+
+        def build(key: tuple[Any, ...]) -> None:
+            calls = waiting.pop(key)
+            layer = Layer(calls, self._trainable(calls[0].module), samples, self.keep_tokens)
+            found.factors.append((key[1:], build_factors(layer)))
+
+        def receive(index: int, gradient: Tensor) -> None:
+            found.precision = max(found.precision, torch.finfo(gradient.dtype).eps)
+            if index >= len(self.calls):
+                name = self.expansions[index - len(self.calls)][0]
+                found.free.append((name, len(gradient)))
+                rows[name] = rows[name] + gradient if name in rows else gradient
+                return
+            call, key = self.calls[index], keys[index]
+            if call.inputs._version != call.version and not isinstance(call.module, PerSampleParameter):
+                name = self._module_name_of[id(call.module)]
+                raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
+            found.calls.append(index)
+            inputs = call.inputs.to(dtype) if call.inputs.is_floating_point() else call.inputs
+            waiting.setdefault(key, []).append(LayerCall(call.module, inputs, gradient.to(dtype)))
+            if len(waiting[key]) == expected[key]:
+                build(key)
+
         edges = [call.edge for call in self.calls] + [edge for _, edge in self.expansions]
-        if not edges:
-            return [], []
-        gradients = torch.autograd.grad(log_prob.sum(), edges, retain_graph=True, allow_unused=True)
-        at_calls, at_expansions = gradients[: len(self.calls)], gradients[len(self.calls) :]
-        reached = [(call, g) for call, g in zip(self.calls, at_calls, strict=True) if g is not None]
-        free = [(name, g) for (name, _), g in zip(self.expansions, at_expansions, strict=True) if g is not None]
-        if not reached and not free:
+        first = [call.first for call in self.calls] + [True] * len(self.expansions)
+        backward_to(log_prob.sum(), edges, first, receive)
+        for key in list(waiting):  # some of its calls were not reached
+            build(key)
+        if edges and not found.calls and not found.free:
             raise CaptureError(
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
-        for call, _ in reached:
-            if call.inputs._version != call.version and isinstance(call.module, nn.Linear):
-                name = self._module_name_of[id(call.module)]
-                raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
-        return reached, free
-
-    def _structure(self, calls: Calls, free: FreeRows, samples: int) -> tuple[Any, ...]:
-        # One sample fits any layout, and shows nothing about two.
-        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call, _ in calls)
-        return samples == 1, layers, tuple((name, len(rows) == samples) for name, rows in free)
-
-    def _fast_factors(
-        self, calls: Calls, free: FreeRows, samples: int, refused: frozenset[str]
-    ) -> tuple[list[Factor], set[str]]:
-        """Factors of the recorded layers; a parameter shared between different layers is left to the batched path."""
-        groups: dict[tuple[str, ...], list[tuple[Call, Tensor]]] = {}
-        dtype = next(iter(self.parameters.values())).dtype  # under autocast both may have fewer digits
-        for call, gradient in calls:
-            groups.setdefault(tuple(self._trainable(call.module).values()), []).append((call, gradient))
-        rows: dict[str, Tensor] = {}
-        for name, gradient in free:
-            rows[name] = rows[name] + gradient if name in rows else gradient
-        seen = [name for key in (*groups, tuple(rows)) for name in key]
-        factors: list[Factor] = []
-        covered: set[str] = set()
         for name, row in rows.items():
-            if len(row) == samples and name not in refused and seen.count(name) == 1:
-                factors.append(DenseFactor(row.reshape(samples, *self.parameters[name].shape), name))
-                covered.add(name)
-        for key, group in groups.items():
-            if refused.intersection(key) or any(seen.count(name) > 1 for name in key):
-                continue
-            module = group[0][0].module
-            tensors = [(call.inputs.to(dtype), gradient.to(dtype)) for call, gradient in group]
-            factor = build_factor(module, self._trainable(module), tensors, samples)
-            if factor is not None:
-                factors.append(factor)
-                covered.update(key)
-        return factors, covered
+            fits = len(row) == samples
+            factor = DenseFactor(row.reshape(samples, *self.parameters[name].shape), name) if fits else None
+            found.factors.append(((name,), [factor] if factor else []))
+        return found
 
-    def _disagreeing(self, log_prob: Tensor, calls: Calls, factors: Sequence[Factor]) -> tuple[frozenset[str], bool]:
+    def _structure(self, found: Found, samples: int) -> tuple[Any, ...]:
+        # One sample fits any layout, and shows nothing about two.
+        reached = [self.calls[index] for index in sorted(found.calls)]
+        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in reached)
+        return samples == 1, layers, tuple((name, length == samples) for name, length in sorted(found.free))
+
+    def _disagreeing(
+        self, log_prob: Tensor, layers: Sequence[Sequence[Factor]], precision: float
+    ) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``.
 
         Catches samples that are not independent, a layout with the samples not in front, and a weight that is
@@ -199,64 +238,29 @@ class Recorder:
         """
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
-        names = [name for factor in factors for name in factor.names]
+        names = [name for layer in layers for factor in layer for name in factor.names]
         if not names:
             return frozenset(), True
         truth = torch.autograd.grad(
             log_prob, [self.parameters[name] for name in names], v, retain_graph=True, allow_unused=True
         )
         expected = dict(zip(names, truth, strict=True))
-        tolerance = max(torch.finfo(t.dtype).eps for t in (log_prob, *(g for _, g in calls))) ** 0.5
+        tolerance = max(torch.finfo(log_prob.dtype).eps, precision) ** 0.5
         wrong: set[str] = set()
         conclusive = True
-        for factor in factors:
-            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch.
-            scale = (factor.squared_norms() @ v.square()).sqrt()
+        for layer in layers:
+            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch; of the
+            # whole layer, for each row of a bias may be such a zero (before a norm of each channel).
+            scale = torch.stack([factor.squared_norms() @ v.square() for factor in layer]).sum().sqrt()
             conclusive &= bool(scale > 0)
-            for name, product in factor.rmatvec(v).items():
+            for name, product in ((n, p) for factor in layer for n, p in factor.rmatvec(v).items()):
                 gradient = expected[name]
+                if gradient is not None and gradient.is_sparse:
+                    gradient = gradient.to_dense()
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
-                    wrong.update(factor.names)
+                    wrong.add(name)
         return frozenset(wrong), conclusive
-
-    def _batched_factors(self, log_prob: Tensor, names: Sequence[str]) -> list[Factor]:
-        """Rows by batched vector-Jacobian products, a chunk of samples at a time."""
-        parameters = [self.parameters[name] for name in names]
-        used = torch.autograd.grad(log_prob.sum(), parameters, retain_graph=True, allow_unused=True)
-        for name, gradient in zip(names, used, strict=True):
-            if gradient is None:
-                raise CaptureError(
-                    f"log_prob does not depend on the trainable parameter '{name}': freeze it, "
-                    "or hand AdvantageTransform only the modules that log_prob depends on"
-                )
-        samples = len(log_prob)
-        row_bytes = (samples + sum(p.numel() for p in parameters)) * log_prob.element_size()
-        chunk = max(1, VJP_CHUNK_BYTES // row_bytes)
-        identity = torch.eye(samples, dtype=log_prob.dtype, device=log_prob.device)
-        rows: list[list[Tensor]] = [[] for _ in names]
-        for cotangents in identity.split(chunk):
-            for collected, part in zip(rows, _rows(log_prob, parameters, cotangents), strict=True):
-                collected.append(part)
-        return [DenseFactor(torch.cat(parts), name) for name, parts in zip(names, rows, strict=True)]
-
-    def _refuse_random_modules(self) -> None:
-        """What makes a sample's score depend on its neighbours, or on chance, is refused."""
-        for name, module in self.modules.items():
-            batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if not module.training and not (batch_norm and module.running_mean is None):
-                continue
-            if batch_norm:
-                raise CaptureError(
-                    f"module '{name}' ({type(module).__name__}) is in training mode, so a sample's log-probability "
-                    "depends on the other samples: call .eval() on it, or use LayerNorm or GroupNorm"
-                )
-            rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0.0)
-            if isinstance(rate, int | float) and rate > 0:
-                raise CaptureError(
-                    f"module '{name}' ({type(module).__name__}) drops units at random in training mode, so the score "
-                    "of this forward pass is not that of the next: call .eval() on it or set its rate to 0"
-                )
 
     def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
         """The operations of the recorded graph in the order of a walk; two passes with the same may share a check.
@@ -282,15 +286,6 @@ class Recorder:
                 )
             stack.extend(next_node for next_node, _ in node.next_functions)
         return tuple(operations)
-
-
-def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor]:
-    """``cotangents @ H`` for each parameter, ``[n, *shape]``: batched, or one by one where vmap has no rule."""
-    try:
-        return torch.autograd.grad(log_prob, parameters, cotangents, retain_graph=True, is_grads_batched=True)
-    except RuntimeError:
-        single = [torch.autograd.grad(log_prob, parameters, v, retain_graph=True) for v in cotangents]
-        return [torch.stack(parts) for parts in zip(*single, strict=True)]
 
 
 def _named(

@@ -8,12 +8,14 @@ belong to one layer without forming them, and offers the products everything els
 ``matvec(g)``    ``H g`` for ``g = {parameter name: tensor}``    ``[B]``
 ``rmatvec(v)``   ``Hᵀ v`` as ``{parameter name: tensor}``        parameter shapes
 ``squares(v)``   ``(H∘H)ᵀ v``, likewise                        parameter shapes
+``cost()``       how ``K`` is come by, and what that takes      `Cost`
 ===============  ===========================================  ================
 
 No factor applies ``1/B``, a weight or the damping: that is `ratpg.natgrad.transform`'s alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,8 +26,21 @@ from ratpg.natgrad.workspace import Workspace
 
 PANEL = 256
 """``K`` is symmetric: it is computed in block columns this wide, from the diagonal down."""
-GRAM_CHUNK_BYTES = 64 * 2**20
-"""The largest temporary that a `TokenFactor` makes while it contracts its tokens, in bytes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a factor takes.
+
+    Attributes:
+        way: how its share of ``K`` is computed.
+        bytes: held between the products; what the graph holds too (a layer's input) is counted as well.
+        flops: of its share of ``K``, from the diagonal down; 2 for a multiply-add.
+    """
+
+    way: str
+    bytes: int
+    flops: int
 
 
 class Factor(Protocol):
@@ -54,6 +69,8 @@ class Factor(Protocol):
         """Squared norms of the rows, the diagonal of the share of ``K``, ``[B]``."""
         ...
 
+    def cost(self) -> Cost: ...
+
 
 def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) -> Tensor:
     """``K = HHᵀ [B, B]`` summed over factors, of which only the lower triangle is meant to be read.
@@ -72,13 +89,18 @@ def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
     return lower.tril() + lower.tril(-1).T
 
 
+def bytes_of(*tensors: Tensor) -> int:
+    """Bytes of the elements of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def _panels(size: int) -> Iterator[tuple[int, int]]:
     for start in range(0, size, PANEL):
         yield start, min(start + PANEL, size)
 
 
-def _add_product(gram: Tensor, rows: Tensor) -> None:
-    """``gram += rows rowsᵀ`` in panels from the diagonal down."""
+def add_product(gram: Tensor, rows: Tensor) -> None:
+    """``gram += rows rowsᵀ``, in panels from the diagonal down."""
     for start, stop in _panels(len(rows)):
         gram[start:, start:stop] += product(rows[start:], rows[start:stop])
 
@@ -108,13 +130,18 @@ class OuterFactor:
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
         if self.weight is None:
-            return _add_product(gram, self.gradients)
+            return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
         if self.bias is not None:
             a = torch.cat([a, a.new_ones(len(a), 1)], 1)  # a bias is the weight of a constant input
         for start, stop in _panels(len(d)):
             inner, outer = product(a[start:], a[start:stop]), product(d[start:], d[start:stop])
             gram[start:, start:stop].addcmul_(inner, outer)
+
+    def cost(self) -> Cost:
+        samples = len(self.inputs)
+        widths = self.gradients.shape[1] + (self.inputs.shape[1] if self.weight is not None else 0)
+        return Cost("outer product", bytes_of(self.inputs, self.gradients), samples * samples * widths)
 
     def squared_norms(self) -> Tensor:
         scale = self.inputs.square().sum(1) if self.weight is not None else 0.0
@@ -147,123 +174,35 @@ class OuterFactor:
         return products
 
 
-class TokenFactor:
-    """A linear layer applied to ``T`` tokens of each sample: row ``i`` is ``Σₜ dᵢₜ aᵢₜᵀ = Dᵢᵀ Aᵢ``.
-
-    ``T`` counts tokens, pixels, or the calls of a module that ran more than once in the recorded forward.
-    ``gram()`` takes the cheaper of two ways, by counted operations: the rows, a slice of output units at a time,
-    or the ``[T, T]`` contraction ``K_ij = Σ_ts (aᵢₜ·aⱼₛ)(dᵢₜ·dⱼₛ)``, a slice of samples at a time.
-
-    Args:
-        inputs: ``A [B, T, d_in]``.
-        gradients: ``D [B, T, d_out]``.
-        weight: name of the weight ``[d_out, d_in]``, or None where it is frozen.
-        bias: name of the bias ``[d_out]``, or None where there is none or it is frozen.
-    """
-
-    def __init__(self, inputs: Tensor, gradients: Tensor, weight: str | None, bias: str | None):
-        self.inputs, self.gradients, self.weight, self.bias = inputs, gradients, weight, bias
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.weight, self.bias) if name is not None)
-
-    def head(self, count: int) -> "TokenFactor":
-        return TokenFactor(self.inputs[:count], self.gradients[:count], self.weight, self.bias)
-
-    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
-        samples, tokens, d_in = self.inputs.shape
-        d_out = self.gradients.shape[2]
-        if self.weight is not None:
-            row_cost = (samples * tokens + samples * samples) * d_in * d_out
-            contraction_cost = (samples * tokens) ** 2 * (d_in + d_out)
-            if row_cost <= contraction_cost:
-                for rows in self._row_slices():
-                    _add_product(gram, rows)
-            else:
-                self._add_contraction(gram)
-        if self.bias is not None:
-            _add_product(gram, self.gradients.sum(1))
-
-    def squared_norms(self) -> Tensor:
-        norms = self.gradients.new_zeros(len(self.gradients))
-        if self.weight is not None:
-            for rows in self._row_slices():
-                norms += rows.square().sum(1)
-        if self.bias is not None:
-            norms += self.gradients.sum(1).square().sum(1)
-        return norms
-
-    def _row_slices(self) -> Iterator[Tensor]:
-        """The weight's rows, ``[B, units * d_in]`` at a time."""
-        samples, _, d_in = self.inputs.shape
-        units = max(1, GRAM_CHUNK_BYTES // (samples * d_in * self.inputs.element_size()))
-        for gradients in self.gradients.split(units, dim=2):
-            yield torch.bmm(gradients.transpose(1, 2), self.inputs).flatten(1)
-
-    def _add_contraction(self, gram: Tensor) -> None:
-        samples, tokens, _ = self.inputs.shape
-        flat_inputs, flat_gradients = self.inputs.flatten(0, 1), self.gradients.flatten(0, 1)
-        row_bytes = 2 * tokens * samples * tokens * self.inputs.element_size()
-        chunk = max(1, GRAM_CHUNK_BYTES // row_bytes)
-        for start in range(0, samples, chunk):
-            stop = min(start + chunk, samples)
-            # Block row start:stop, up to and including the diagonal block, written as a block column.
-            block = flat_inputs[: stop * tokens] @ flat_inputs[start * tokens : stop * tokens].T
-            block *= flat_gradients[: stop * tokens] @ flat_gradients[start * tokens : stop * tokens].T
-            gram[start:stop, :stop] += block.view(stop, tokens, stop - start, tokens).sum((1, 3)).T
-
-    def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
-        product = self.gradients.new_zeros(len(self.gradients))
-        if self.weight is not None:
-            product += ((self.inputs @ g[self.weight].T) * self.gradients).sum((1, 2))
-        if self.bias is not None:
-            product += self.gradients.sum(1) @ g[self.bias]
-        return product
-
-    def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
-        weighted = self.gradients * v[:, None, None]
-        products = {}
-        if self.weight is not None:
-            products[self.weight] = weighted.flatten(0, 1).T @ self.inputs.flatten(0, 1)
-        if self.bias is not None:
-            products[self.bias] = weighted.sum((0, 1))
-        return products
-
-    def squares(self, v: Tensor) -> dict[str, Tensor]:
-        products = {}
-        if self.weight is not None:
-            d_in = self.inputs.shape[2]
-            slices = [(v @ rows.square()).view(-1, d_in) for rows in self._row_slices()]
-            products[self.weight] = torch.cat(slices)
-        if self.bias is not None:
-            products[self.bias] = v @ self.gradients.sum(1).square()
-        return products
-
-
 class DenseFactor:
     """A parameter whose rows are held as they are.
 
     Args:
         rows: ``[B, *parameter.shape]``.
         name: of the parameter.
+        way: how they were come by.
+        flops: what that took.
     """
 
-    def __init__(self, rows: Tensor, name: str):
+    def __init__(self, rows: Tensor, name: str, way: str = "rows", flops: int = 0):
         self.rows, self.name, self._shape = rows.reshape(len(rows), -1), name, rows.shape[1:]
+        self.way, self.flops = way, flops
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
     def head(self, count: int) -> "DenseFactor":
-        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name)
+        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name, self.way, self.flops)
+
+    def cost(self) -> Cost:
+        return Cost(self.way, bytes_of(self.rows), self.flops + len(self.rows) * self.rows.numel())
 
     def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
-        _add_product(gram, self.rows)
+        add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:
-        return self.rows.square().sum(1)
+        return torch.linalg.vector_norm(self.rows, dim=1).square()  # without a copy of the rows
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return self.rows @ g[self.name].flatten()

@@ -1,11 +1,16 @@
-"""Which modules have a fast factor, and how a recorded call becomes one."""
+"""Which modules have a fast factor, and how their recorded calls become one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor, TokenFactor
+from ratpg.natgrad.embedding import EmbeddingFactor
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
+from ratpg.natgrad.layer import Layer
+from ratpg.natgrad.norms import NORMALISED, norm_factors
+from ratpg.natgrad.patches import Patches
+from ratpg.natgrad.tokens import token_factors
 
 
 class PerSampleParameter(nn.Module):
@@ -26,49 +31,92 @@ class PerSampleParameter(nn.Module):
         return self.value.expand(len(batch), *self.value.shape)
 
 
+def _per_sample(layer: Layer) -> list[Factor]:
+    value = layer.calls[0].module.value
+    if any(call.gradients.shape != (layer.samples, *value.shape) for call in layer.calls):
+        return []
+    return [DenseFactor(torch.stack([call.gradients for call in layer.calls]).sum(0), layer.names["value"])]
+
+
+def _linear(layer: Layer) -> list[Factor]:
+    inputs, gradients = [], []
+    for _, call_inputs, call_gradients in layer.calls:
+        rows = call_gradients.numel() // call_gradients.shape[-1]
+        if rows == 0 or rows % layer.samples:
+            return []
+        # [B, ..., d] or [B * T, d] -> [B, T, d]; a layout where samples are not the slowest dimension is
+        # caught by the check against autograd that every new structure goes through (`capture`).
+        inputs.append(call_inputs.reshape(layer.samples, -1, call_inputs.shape[-1]))
+        gradients.append(call_gradients.reshape(layer.samples, -1, call_gradients.shape[-1]))
+    # A module that ran more than once sums its scores before they are contracted: its calls are more tokens.
+    a = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+    d = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
+    weight, bias = layer.names.get("weight"), layer.names.get("bias")
+    if a.shape[1] == 1:
+        return [OuterFactor(a.squeeze(1), d.squeeze(1), weight, bias)]
+    shape = (d.shape[2], a.shape[2])
+    return token_factors(a[:, None], d[:, None], weight, bias, shape, layer.keep_tokens)
+
+
+def _convolution(layer: Layer) -> list[Factor]:
+    first = layer.calls[0].module
+    axes = len(first.kernel_size)
+    if not layer.divides() or any(
+        call.inputs.ndim != 2 + axes or call.module.groups != first.groups for call in layer.calls
+    ):
+        return []
+    images, gradients = [], []
+    for module, call_inputs, call_gradients in layer.calls:
+        images.append((module, call_inputs.unflatten(0, (layer.samples, -1))))
+        # [B · F, G · d_out, *out] -> [B, G, F · T, d_out]
+        pixels = call_gradients.flatten(2).unflatten(1, (first.groups, -1)).unflatten(0, (layer.samples, -1))
+        gradients.append(pixels.permute(0, 2, 1, 4, 3).flatten(2, 3))
+    d = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 2)
+    weight, bias = layer.names.get("weight"), layer.names.get("bias")
+    patches = Patches(images, d.shape[2])
+    return token_factors(patches, d, weight, bias, tuple(first.weight.shape), layer.keep_tokens)
+
+
+def _embedding(layer: Layer) -> list[Factor]:
+    ids, gradients = [], []
+    for module, call_ids, call_gradients in layer.calls:
+        if call_ids.numel() == 0 or call_ids.numel() % layer.samples:
+            return []
+        counts = torch.ones_like(call_ids) if module.padding_idx is None else (call_ids != module.padding_idx).long()
+        if isinstance(module, nn.EmbeddingBag):  # each token of a bag has the bag's gradient, or its share
+            if module.mode == "mean":
+                call_gradients = call_gradients / counts.sum(1, keepdim=True).clamp(min=1)
+            call_gradients = call_gradients[:, None]
+        call_gradients = call_gradients * counts[..., None]
+        ids.append(call_ids.reshape(layer.samples, -1))
+        gradients.append(call_gradients.reshape(layer.samples, -1, call_gradients.shape[-1]))
+    vocabulary = layer.calls[0].module.num_embeddings
+    return [EmbeddingFactor(torch.cat(ids, 1).long(), torch.cat(gradients, 1), layer.names["weight"], vocabulary)]
+
+
+BUILDERS: dict[Callable, Callable[[Layer], list[Factor]]] = {
+    PerSampleParameter.forward: _per_sample,
+    nn.Linear.forward: _linear,
+    nn.Conv1d.forward: _convolution,
+    nn.Conv2d.forward: _convolution,
+    nn.Conv3d.forward: _convolution,
+    nn.Embedding.forward: _embedding,
+    nn.EmbeddingBag.forward: _embedding,
+} | dict.fromkeys(NORMALISED, norm_factors)
+"""A module is known by its forward: a subclass with one of its own has no fast factor."""
+
+
 def has_factor(module: nn.Module) -> bool:
     """Whether recorded calls of this module have a fast factor.
 
     A subclass with a forward of its own, and a parametrised layer (whose weight is no parameter), have none.
     """
-    if isinstance(module, nn.Linear):
-        return type(module).forward is nn.Linear.forward and "weight" in module._parameters
-    return isinstance(module, PerSampleParameter)
+    if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
+        return False
+    owned = "value" if isinstance(module, PerSampleParameter) else "weight"
+    return type(module).forward in BUILDERS and owned in module._parameters
 
 
-def build_factor(
-    module: nn.Module, names: dict[str, str], calls: Sequence[tuple[Tensor, Tensor]], samples: int
-) -> Factor | None:
-    """The factor of one module from its recorded calls.
-
-    Args:
-        module: a module for which `has_factor` holds.
-        names: the module's own trainable parameters: attribute -> name in the result.
-        calls: (input, gradient of the summed log-probability in the output) of each call.
-        samples: the batch size ``B``.
-
-    Returns:
-        The factor, or None where a call's leading dimensions cannot hold ``B`` samples.
-    """
-    if isinstance(module, PerSampleParameter):
-        shape = module.value.shape
-        if any(gradient.shape != (samples, *shape) for _, gradient in calls):
-            return None
-        return DenseFactor(torch.stack([gradient for _, gradient in calls]).sum(0), names["value"])
-
-    inputs, gradients = [], []
-    for call_inputs, call_gradients in calls:
-        rows = call_gradients.numel() // call_gradients.shape[-1]
-        if rows == 0 or rows % samples:
-            return None
-        # [B, ..., d] or [B * T, d] -> [B, T, d]; a layout where samples are not the slowest dimension is
-        # caught by the check against autograd that every new structure goes through (`capture`).
-        inputs.append(call_inputs.reshape(samples, -1, call_inputs.shape[-1]))
-        gradients.append(call_gradients.reshape(samples, -1, call_gradients.shape[-1]))
-    # A module that ran more than once sums its scores before they are contracted: its calls are more tokens.
-    a = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-    d = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
-    weight, bias = names.get("weight"), names.get("bias")
-    if a.shape[1] == 1:
-        return OuterFactor(a.squeeze(1), d.squeeze(1), weight, bias)
-    return TokenFactor(a, d, weight, bias)
+def build_factors(layer: Layer) -> list[Factor]:
+    """The factors of recorded calls; none where their leading dimensions cannot hold ``B`` samples."""
+    return BUILDERS[type(layer.calls[0].module).forward](layer)

@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ratpg.natgrad.capture import CaptureError, Recorder
+from ratpg.natgrad.capture import Recorder
+from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import Factor, gram, lower_gram
+from ratpg.natgrad.plan import Plan, plan_of
 from ratpg.natgrad.solve import Solution, solve_spd
 from ratpg.natgrad.workspace import Workspace
 
@@ -101,10 +103,21 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
+        with _full_precision():
+            return gram(*self._last())
+
+    def plan(self) -> Plan:
+        """How the share of each layer of what was recorded and handed to the last call is found; prints as a table.
+
+        Raises:
+            CaptureError: where no call followed the last recording.
+        """
+        return plan_of(self._last()[0])
+
+    def _last(self) -> tuple[list[Factor], Tensor]:
         if self._recorded is None:
             raise CaptureError("nothing recorded yet: call the transform on a recorded log_prob first")
-        with _full_precision():
-            return gram(*self._recorded)
+        return self._recorded
 
     @torch.no_grad()
     def __call__(

@@ -2,16 +2,19 @@
 
 The Fisher block of a linear layer with homogeneous inputs ``ā = (a, 1)`` and output gradients ``d`` is approximated by
 ``E[āāᵀ] ⊗ E[ddᵀ]`` (Martens & Grosse 2015, arXiv 1503.05671; convolutions and tokens as in Grosse & Martens 2016,
-arXiv 1602.01407); a free parameter has its block in full.
+arXiv 1602.01407: the first sums over locations, the second averages over them); any other parameter has its block in
+full. Layers are wanted with their tokens: record with ``Recorder.over(network, keep_tokens=True)``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor, TokenFactor
+from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
+from ratpg.natgrad.patches import parts
+from ratpg.natgrad.tokens import TokenFactor
 
 LARGEST_BLOCK = 4096
 """Entries of a parameter whose block is kept in full."""
@@ -41,7 +44,8 @@ class KFAC:
         """Moves the averages towards a mini-batch's factors.
 
         Raises:
-            TypeError: for a parameter of more than `LARGEST_BLOCK` entries that belongs to no linear layer.
+            TypeError: for a parameter of more than `LARGEST_BLOCK` entries that belongs to no linear layer and no
+                convolution, and for a convolution in groups.
         """
         self._updates += 1
         for factor in factors:
@@ -71,7 +75,7 @@ class KFAC:
                 joint = left @ rotated @ right.T
             else:
                 joint = left @ joint @ right
-            direction |= _parts(factor, joint)
+            direction |= _split(factor, joint)
         return direction
 
     def _invert(self, factors: Sequence[Factor]) -> None:
@@ -96,13 +100,14 @@ class KFAC:
         for factor in factors:
             if isinstance(factor, OuterFactor | TokenFactor):
                 layer = _name(factor)
-                inputs, outputs = _tokens(factor)
-                right, left = inputs @ self._inverses[f"input {layer}"], outputs @ self._inverses[f"output {layer}"]
-                if isinstance(factor, OuterFactor):
-                    squares = left.square().squeeze(1).T @ right.square().squeeze(1)
-                else:
-                    squares = torch.bmm(left.transpose(1, 2), right).square_().sum(0)
-                now = squares / len(inputs)
+                squares: Tensor | float = 0.0
+                for inputs, outputs in _tokens(factor):
+                    right, left = inputs @ self._inverses[f"input {layer}"], outputs @ self._inverses[f"output {layer}"]
+                    if isinstance(factor, OuterFactor):
+                        squares = squares + left.square().squeeze(1).T @ right.square().squeeze(1)
+                    else:
+                        squares = squares + torch.bmm(left.transpose(1, 2), right).square_().sum(0)
+                now = squares / torch.as_tensor(len(factor.gradients))
                 self._scales[layer] = now if fresh else self._scales[layer].lerp(now, 1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,44 +127,53 @@ def _name(factor: Factor) -> str:
     return " ".join(factor.names)
 
 
-def _tokens(factor: OuterFactor | TokenFactor) -> tuple[Tensor, Tensor]:
-    """Homogeneous inputs ``[B, T, d_in (+ 1)]`` and output gradients ``[B, T, d_out]`` of a layer."""
-    inputs, outputs = factor.inputs, factor.gradients
+def _tokens(factor: OuterFactor | TokenFactor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Homogeneous inputs ``[b, T, d_in (+ 1)]`` and output gradients ``[b, T, d_out]``, some samples at a time."""
+    chunks: Iterable[tuple[Tensor, Tensor]]
     if isinstance(factor, OuterFactor):
-        inputs, outputs = inputs[:, None], outputs[:, None]
-    columns = [inputs] if factor.weight is not None else []
-    if factor.bias is not None:
-        columns.append(inputs.new_ones(*inputs.shape[:2], 1))
-    return torch.cat(columns, 2), outputs
+        chunks = [(factor.inputs[:, None], factor.gradients[:, None])]
+    elif factor.inputs.shape[1] > 1:
+        raise TypeError(f"KFAC has no block for a convolution in groups: '{_name(factor)}'")
+    else:
+        chunks = ((inputs[:, 0], factor.gradients[samples, 0]) for samples, inputs in parts(factor.inputs))
+    for inputs, outputs in chunks:
+        columns = [inputs] if factor.weight is not None else []
+        if factor.bias is not None:
+            columns.append(inputs.new_ones(*inputs.shape[:2], 1))
+        yield torch.cat(columns, 2), outputs
 
 
 def _moments(factor: Factor) -> dict[str, Tensor]:
     layer = _name(factor)
     if isinstance(factor, OuterFactor | TokenFactor):
-        inputs, outputs = _tokens(factor)
-        samples, tokens = inputs.shape[:2]
-        a, d = inputs.flatten(0, 1), outputs.flatten(0, 1)
-        return {f"input {layer}": a.T @ a / samples, f"output {layer}": d.T @ d / (samples * tokens)}
+        a_moment: Tensor | float = 0.0
+        d_moment: Tensor | float = 0.0
+        for inputs, outputs in _tokens(factor):
+            a, d = inputs.flatten(0, 1), outputs.flatten(0, 1)
+            # Summed over tokens, of which a sample has T; averaged over them.
+            a_moment = a_moment + a.T @ a / len(factor.gradients)
+            d_moment = d_moment + d.T @ d / (len(factor.gradients) * inputs.shape[1])
+        return {f"input {layer}": torch.as_tensor(a_moment), f"output {layer}": torch.as_tensor(d_moment)}
     if not isinstance(factor, DenseFactor) or factor.rows.shape[1] > LARGEST_BLOCK:
-        raise TypeError(f"KFAC has no block for parameter '{layer}': it belongs to no linear layer")
+        raise TypeError(f"KFAC has no block for parameter '{layer}': it belongs to no linear layer and no convolution")
     return {f"block {layer}": factor.rows.T @ factor.rows / len(factor.rows)}
 
 
 def _joint(factor: OuterFactor | TokenFactor, gradient: Mapping[str, Tensor]) -> Tensor:
     """Weight and bias side by side, ``[d_out, d_in (+ 1)]``."""
-    columns = [gradient[factor.weight]] if factor.weight is not None else []
+    columns = [gradient[factor.weight].flatten(1)] if factor.weight is not None else []
     if factor.bias is not None:
         columns.append(gradient[factor.bias][:, None])
     return torch.cat(columns, 1)
 
 
-def _parts(factor: OuterFactor | TokenFactor, joint: Tensor) -> dict[str, Tensor]:
-    parts = {}
+def _split(factor: OuterFactor | TokenFactor, joint: Tensor) -> dict[str, Tensor]:
+    split = {}
     if factor.bias is not None:
-        parts[factor.bias], joint = joint[:, -1], joint[:, :-1]
+        split[factor.bias], joint = joint[:, -1], joint[:, :-1]
     if factor.weight is not None:
-        parts[factor.weight] = joint
-    return parts
+        split[factor.weight] = joint.reshape(factor.shape) if isinstance(factor, TokenFactor) else joint
+    return split
 
 
 def _inverse(matrix: Tensor, damping: float | Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """Multi-layer perceptrons."""
 
 import math
+from typing import TypeVar
 
 from torch import nn
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -16,8 +19,9 @@ def mlp(d_in: int, hidden: tuple[int, ...], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
+def orthogonal(layer: Layer, gain: float) -> Layer:
     """The layer, its weight orthogonal with this gain and its bias zero."""
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer

@@ -1,44 +1,9 @@
-"""Cases: convolutions, recurrent networks and attention, and batch sizes from one sample to several panels."""
+"""Cases: free parameters among the layers, and batch sizes from one sample to several panels."""
 
 import torch
 from torch import Tensor, nn
 
 from .case import Case, case, gaussian, gaussian_case, perceptron
-
-
-@case
-def conv1d_net() -> Case:
-    actor = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 3, 3), nn.Flatten(), nn.Linear(12, 3))
-    return gaussian_case(actor, (2, 8))
-
-
-@case
-def conv2d_net() -> Case:
-    actor = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(12, 3))
-    return gaussian_case(actor, (2, 7, 7))
-
-
-@case
-def gru() -> Case:
-    actor = nn.ModuleList([nn.GRU(6, 5, batch_first=True), nn.Linear(5, 3)])
-    return gaussian_case(actor, (4, 6), forward=lambda obs: actor[1](actor[0](obs)[0][:, -1]))
-
-
-@case
-def lstm() -> Case:
-    actor = nn.ModuleList([nn.LSTM(6, 5), nn.Linear(5, 3)])
-    return gaussian_case(actor, (4, 6), forward=lambda obs: actor[1](actor[0](obs.transpose(0, 1))[0][-1]))
-
-
-@case
-def attention_block() -> Case:
-    actor = nn.ModuleList([nn.MultiheadAttention(6, 2, batch_first=True), nn.LayerNorm(6), perceptron(6, 8, 3)])
-
-    def forward(obs: Tensor) -> Tensor:
-        h = actor[1](obs + actor[0](obs, obs, obs, need_weights=False)[0])
-        return actor[2](h).mean(1)
-
-    return gaussian_case(actor, (4, 6), forward=forward)
 
 
 class PositionalNet(nn.Module):

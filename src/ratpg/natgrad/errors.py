@@ -1,0 +1,5 @@
+"""What this part of the package raises of its own."""
+
+
+class CaptureError(RuntimeError):
+    """The recorded forward pass cannot give a right score matrix; the message names the module and the remedy."""

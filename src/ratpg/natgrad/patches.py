@@ -1,0 +1,87 @@
+"""The tokens of a convolution: the patches of its input, unfolded a few samples at a time.
+
+A convolution is a linear layer over patches: with ``aₜ`` the patch under output pixel ``t`` and ``dₜ`` the gradient at
+that pixel a row of ``H`` is ``Σₜ dₜ aₜᵀ``. The patches are as many times larger than the image as the kernel has
+entries, so they are formed a few samples at a time.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+
+PATCH_BYTES = 4 * 2**20
+"""Patches unfolded at once, in bytes: what the processor's cache holds is unfolded and multiplied fastest."""
+
+
+def unfold(images: Tensor, convolution: _ConvNd) -> Tensor:
+    """The patches that a convolution in any number of dimensions sees.
+
+    Args:
+        images: ``[N, C, *space]``.
+        convolution: gives kernel size, stride, padding and its mode, dilation and groups.
+
+    Returns:
+        ``[N, G, C/G · k, T]`` with ``G`` groups, ``k`` entries of the kernel and ``T`` output pixels.
+    """
+    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+    windows = F.pad(images, convolution._reversed_padding_repeated_twice, mode=mode)
+    axes = len(convolution.kernel_size)
+    for axis in range(axes):
+        dilation = convolution.dilation[axis]
+        reach = dilation * (convolution.kernel_size[axis] - 1) + 1
+        windows = windows.unfold(2 + axis, reach, convolution.stride[axis])[..., ::dilation]
+    # [N, C, *out, *kernel] -> [N, C, *kernel, *out]
+    order = (0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
+    pixels = math.prod(windows.shape[2 : 2 + axes])
+    return windows.permute(order).reshape(len(images), convolution.groups, -1, pixels)
+
+
+class Patches:
+    """``A [B, G, T, d_in]`` of which a slice of samples is formed when it is asked for.
+
+    Args:
+        calls: the convolution and its input ``[B, F, C, *space]`` (``F`` images a sample) at each call; the patches of
+            all images and calls of a sample follow each other along ``T``.
+        tokens: ``T`` of all calls together.
+    """
+
+    def __init__(self, calls: Sequence[tuple[_ConvNd, Tensor]], tokens: int):
+        self._calls = calls
+        convolution, images = calls[0]
+        d_in = convolution.in_channels // convolution.groups * math.prod(convolution.kernel_size)
+        self.shape = torch.Size((len(images), convolution.groups, tokens, d_in))
+        self.element_size = images.element_size()
+
+    @property
+    def bytes(self) -> int:
+        """Of the images, which are what is held."""
+        return sum(images.numel() * images.element_size() for _, images in self._calls)
+
+    def head(self, count: int) -> "Patches":
+        """Those of the first ``count`` samples."""
+        return Patches([(convolution, images[:count]) for convolution, images in self._calls], self.shape[2])
+
+    def __getitem__(self, samples: slice) -> Tensor:
+        parts = []
+        for convolution, images in self._calls:
+            chosen = images[samples]
+            patches = unfold(chosen.flatten(0, 1), convolution).unflatten(0, chosen.shape[:2])
+            # [B, F, G, d_in, T] -> [B, G, F · T, d_in]; nothing is copied where F is 1.
+            parts.append(patches.permute(0, 2, 1, 4, 3).flatten(2, 3))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+def parts(inputs: Tensor | Patches) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of samples with their tokens ``[b, G, T, d_in]``: all at once where they are held already."""
+    if isinstance(inputs, Tensor):
+        yield slice(0, len(inputs)), inputs
+        return
+    samples, *shape = inputs.shape
+    count = max(1, PATCH_BYTES // (math.prod(shape) * inputs.element_size))
+    for start in range(0, samples, count):
+        chunk = slice(start, min(start + count, samples))
+        yield chunk, inputs[chunk]

@@ -1,0 +1,58 @@
+"""What each layer's share of the Gram matrix takes, and in which way it is found: the choices made visible."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ratpg.natgrad.factors import Factor
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One factor.
+
+    Attributes:
+        parameters: names of the parameters it covers.
+        factor: how its share of ``K`` is found.
+        bytes: held from the backward pass to the end of the step; a layer's input, which the graph holds too, counts.
+        flops: operations of the share of ``K``, from the diagonal down; 2 for a multiply-add.
+    """
+
+    parameters: tuple[str, ...]
+    factor: str
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The factors that together are ``H``, in the order in which the backward pass met them."""
+
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def flops(self) -> int:
+        return sum(layer.flops for layer in self.layers)
+
+    def __str__(self) -> str:
+        rows = [(", ".join(layer.parameters), layer.factor, layer.bytes, layer.flops) for layer in self.layers]
+        rows.append(("together", "", self.bytes, self.flops))
+        cells = [("layer", "factor", "MB", "Mflop")]
+        cells += [(name, factor, f"{held / 1e6:.2f}", f"{flops / 1e6:.1f}") for name, factor, held, flops in rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(4)]
+        lines = [f"{a:{w}}  {b:{x}}  {c:>{y}}  {d:>{z}}" for a, b, c, d in cells for w, x, y, z in [widths]]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def plan_of(factors: Sequence[Factor]) -> Plan:
+    """The plan of some factors."""
+    plans = []
+    for factor in factors:
+        cost = factor.cost()
+        plans.append(LayerPlan(factor.names, cost.way, cost.bytes, cost.flops))
+    return Plan(tuple(plans))
