@@ -9,7 +9,6 @@ from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.embedding import EmbeddingFactor
 from ratpg.natgrad.factors import DenseFactor, OuterFactor, gram
 from ratpg.natgrad.tokens import TokenFactor
-from ratpg.natgrad.workspace import Workspace
 
 from .cases import CASES
 from .oracle import flat, problem, record, relative_error, unflat
@@ -155,7 +154,7 @@ def test_token_factor_takes_the_cheaper_way(
     monkeypatch.setattr(TokenFactor, "_add_contraction", lambda self, gram: calls.append("contraction"))
     monkeypatch.setattr(TokenFactor, "row_slices", lambda self: calls.append("rows") or iter(()))
     factor = _token_factor(12, tokens, d, d, bias=None)
-    factor.add_gram(torch.zeros(12, 12, dtype=torch.float64), Workspace())
+    factor.add_gram(torch.zeros(12, 12, dtype=torch.float64))
     assert calls == (["contraction"] if contracted else ["rows"])
 
 

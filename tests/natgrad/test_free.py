@@ -1,6 +1,7 @@
 """A free parameter acts in a recorded pass just as in any other, and every use of it gives the right scores."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,24 @@ from .oracle import relative_error
 
 Use = Callable[[Tensor, Tensor], Tensor]
 """(free parameter ``[3]``, batch ``[B, 3]``) -> ``[B, 3]``."""
+
+
+class Scale(torch.autograd.Function):
+    """A function of somebody's own, which takes its arguments as they are."""
+
+    @staticmethod
+    def forward(p: Tensor, x: Tensor) -> Tensor:
+        return p * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        p, x = ctx.saved_tensors
+        return (gradient * x).sum(0), gradient * p
+
 
 # What is broadcast over the samples, and so has a gradient row for each without a batched product.
 FAST: dict[str, Use] = {
@@ -56,6 +75,7 @@ SLOW: dict[str, Use] = {
     "iterated": lambda p, x: torch.stack([x[:, i] * value for i, value in enumerate(p)], 1),
     "by its length": lambda p, x: x * p * len(p) * p.shape[0] * p.numel(),
     "copied": lambda p, x: x * p.clone(),
+    "a function of its own": lambda p, x: Scale.apply(p, x),
 }
 
 

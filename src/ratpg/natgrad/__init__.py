@@ -3,7 +3,17 @@
 from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.layers import PerSampleParameter
+from ratpg.natgrad.linear import Linear
 from ratpg.natgrad.solve import Solution, solve_spd
 from ratpg.natgrad.transform import AdvantageTransform, Step
 
-__all__ = ["AdvantageTransform", "CaptureError", "PerSampleParameter", "Recorder", "Solution", "Step", "solve_spd"]
+__all__ = [
+    "AdvantageTransform",
+    "CaptureError",
+    "Linear",
+    "PerSampleParameter",
+    "Recorder",
+    "Solution",
+    "Step",
+    "solve_spd",
+]

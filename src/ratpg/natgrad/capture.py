@@ -164,7 +164,7 @@ class Recorder:
             self.calls.append(Call(module, inputs, inputs._version, edge, not given[0].requires_grad))
 
     def _note_expansion(self, name: str, rows: Tensor) -> None:
-        if rows.requires_grad:
+        if rows.grad_fn is not None:  # not inside of an autograd function, whose graph is its own
             self.expansions.append((name, get_gradient_edge(rows)))
 
     def _trainable(self, module: nn.Module) -> dict[str, str]:

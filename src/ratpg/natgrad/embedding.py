@@ -47,7 +47,7 @@ class EmbeddingFactor:
         rows, contraction = self._operations()
         return contraction < rows
 
-    def add_gram(self, gram: Tensor, workspace: object) -> None:
+    def add_gram(self, gram: Tensor) -> None:
         if self._contracts:
             flat = self.ids.flatten()
             add_contraction(gram, self.gradients, lambda rows, columns: flat[rows, None] == flat[None, columns])

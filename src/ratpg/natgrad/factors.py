@@ -51,7 +51,7 @@ class Factor(Protocol):
         """Names of the parameters this factor covers."""
         ...
 
-    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
+    def add_gram(self, gram: Tensor) -> None:
         """Adds this factor's share to the lower triangle of ``gram [B, B]``; above it anything may stand."""
         ...
 
@@ -79,7 +79,7 @@ def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) ->
     """
     total = workspace.take("gram", (len(like), len(like)), like).zero_()
     for factor in factors:
-        factor.add_gram(total, workspace)
+        factor.add_gram(total)
     return total
 
 
@@ -128,7 +128,7 @@ class OuterFactor:
     def head(self, count: int) -> "OuterFactor":
         return OuterFactor(self.inputs[:count], self.gradients[:count], self.weight, self.bias)
 
-    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
+    def add_gram(self, gram: Tensor) -> None:
         if self.weight is None:
             return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
@@ -148,12 +148,12 @@ class OuterFactor:
         return (scale + (self.bias is not None)) * self.gradients.square().sum(1)
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
-        product = self.gradients.new_zeros(len(self.gradients))
+        along = self.gradients.new_zeros(len(self.gradients))
         if self.weight is not None:
-            product += ((self.inputs @ g[self.weight].T) * self.gradients).sum(1)
+            along += (product(self.inputs, g[self.weight]) * self.gradients).sum(1)
         if self.bias is not None:
-            product += self.gradients @ g[self.bias]
-        return product
+            along += self.gradients @ g[self.bias]
+        return along
 
     def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
         weighted = self.gradients * v[:, None]
@@ -198,7 +198,7 @@ class DenseFactor:
     def cost(self) -> Cost:
         return Cost(self.way, bytes_of(self.rows), self.flops + len(self.rows) * self.rows.numel())
 
-    def add_gram(self, gram: Tensor, workspace: Workspace) -> None:
+    def add_gram(self, gram: Tensor) -> None:
         add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:

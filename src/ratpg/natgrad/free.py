@@ -37,7 +37,8 @@ class StandIn(Tensor):
 
     @staticmethod
     def of(source: nn.Parameter, compute: Callable[[Tensor], Tensor], on_expand: OnExpand) -> "StandIn":
-        stand_in: StandIn = source.detach().as_subclass(StandIn)
+        # Not detached: an autograd function of somebody's own takes it as it is.
+        stand_in: StandIn = source.as_subclass(StandIn)
         stand_in.source, stand_in.compute, stand_in.on_expand = source, compute, on_expand
         return stand_in
 
@@ -114,7 +115,7 @@ def stand_ins(
     replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
     try:
         for module in modules.values():
-            if type(module).__module__.startswith(("torch.nn.", "ratpg.natgrad.layers")):
+            if type(module).__module__.startswith(("torch.nn.", "ratpg.natgrad.")):
                 continue
             for attribute, parameter in module._parameters.items():
                 if parameter is not None and parameter.requires_grad and id(parameter) in name_of:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ratpg.natgrad.embedding import EmbeddingFactor
 from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
 from ratpg.natgrad.layer import Layer
+from ratpg.natgrad.linear import Linear
 from ratpg.natgrad.norms import NORMALISED, norm_factors
 from ratpg.natgrad.patches import Patches
 from ratpg.natgrad.tokens import token_factors
@@ -97,6 +98,7 @@ def _embedding(layer: Layer) -> list[Factor]:
 BUILDERS: dict[Callable, Callable[[Layer], list[Factor]]] = {
     PerSampleParameter.forward: _per_sample,
     nn.Linear.forward: _linear,
+    Linear.forward: _linear,
     nn.Conv1d.forward: _convolution,
     nn.Conv2d.forward: _convolution,
     nn.Conv3d.forward: _convolution,

@@ -56,7 +56,7 @@ class TokenFactor:
         inputs = self.inputs[:count] if isinstance(self.inputs, Tensor) else self.inputs.head(count)
         return TokenFactor(inputs, self.gradients[:count], self.weight, self.bias, self.shape)
 
-    def add_gram(self, gram: Tensor, workspace: object) -> None:
+    def add_gram(self, gram: Tensor) -> None:
         if self.contracts:
             self._add_contraction(gram)
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ratpg.natgrad import Linear
 from ratpg.rl.policy import ActorCritic, GaussianActor
 
 IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_}
@@ -38,7 +39,7 @@ def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor) -> Actor:
         actions: `ActorCritic.empty_actions` of ``[T, N]``, to be filled.
     """
     layers = [*policy.actor.body, policy.actor.head]
-    plain = all(type(layer) is nn.Linear or type(layer) in IN_PLACE for layer in layers)
+    plain = all(type(layer) in (nn.Linear, Linear) or type(layer) in IN_PLACE for layer in layers)
     if plain and isinstance(layers[0], nn.Linear) and policy.device.type == "cpu":
         return _PerceptronActor(policy, layers, noise, actions)
     return _ModuleActor(policy, noise, actions)

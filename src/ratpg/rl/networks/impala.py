@@ -5,6 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ratpg.natgrad import Linear
 from ratpg.rl.networks.images import unit_range
 
 
@@ -46,7 +47,7 @@ class IMPALA(nn.Module):
             ]
             channels, size = depth, [(length + 1) // 2 for length in size]
         self.sections = nn.Sequential(*sections)
-        self.head = nn.Linear(channels * math.prod(size), features)
+        self.head = Linear(channels * math.prod(size), features)
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, features]``; uint8, or floating point in 0 to 1."""

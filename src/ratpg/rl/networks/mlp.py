@@ -5,6 +5,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from ratpg.natgrad import Linear
+
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -14,7 +16,7 @@ def mlp(d_in: int, hidden: tuple[int, ...], activation: str) -> nn.Sequential:
     """Linear layers of the given widths, each followed by the activation; orthogonal weights with gain √2."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [orthogonal(nn.Linear(d_in, width), math.sqrt(2)), ACTIVATIONS[activation]()]
+        layers += [orthogonal(Linear(d_in, width), math.sqrt(2)), ACTIVATIONS[activation]()]
         d_in = width
     return nn.Sequential(*layers)
 

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor, nn
 
+from ratpg.natgrad import Linear
 from ratpg.rl.networks.images import unit_range
 from ratpg.rl.networks.mlp import orthogonal
 
@@ -32,7 +33,7 @@ class NatureCNN(nn.Module):
         for depth, (kernel, stride) in zip(depths, KERNELS, strict=True):
             layers += [orthogonal(nn.Conv2d(channels, depth, kernel, stride), math.sqrt(2)), nn.ReLU()]
             channels, size = depth, [(length - kernel) // stride + 1 for length in size]
-        head = orthogonal(nn.Linear(channels * math.prod(size), features), math.sqrt(2))
+        head = orthogonal(Linear(channels * math.prod(size), features), math.sqrt(2))
         self.layers = nn.Sequential(*layers, nn.Flatten(), head, nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
