@@ -1,4 +1,4 @@
-"""Returns on MuJoCo: preset ``default`` over three seeds, preset ``paper`` over one.
+"""Returns on MuJoCo: every algorithm's preset ``default`` over three seeds, and ``paper`` over two.
 
     ratpg reproduce mujoco [--parallel 2] [--seeds 0]
 
@@ -9,13 +9,18 @@ from runner import Run
 from trainings import run
 
 STEPS = 1_000_000
-DEFAULT = [
-    Run("rat-default", env, seed, STEPS)
-    for seed in range(3)
-    for env in ("Ant-v4", "Walker2d-v4", "HalfCheetah-v4", "Hopper-v4")
-]
-PAPER = [Run("rat-paper", env, 0, STEPS, ("--preset", "paper")) for env in ("Hopper-v4", "HalfCheetah-v4")]
-RUNS = DEFAULT + PAPER
+TASKS = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4", "Swimmer-v4")
+DEFAULT = {
+    "rat-default": (),
+    "ppo-default": ("--algo", "ppo"),
+    "trpo-default": ("--algo", "trpo"),
+    "acktr-default": ("--algo", "acktr"),
+    "diag-default": ("--algo", "diag"),
+    "rat-gauss-newton": ("--critic", "gauss-newton"),
+}
+PAPER = {f"{algo}-paper": ("--algo", algo, "--preset", "paper") for algo in ("rat", "ppo", "acktr", "diag")}
+RUNS = [Run(name, env, seed, STEPS, flags) for seed in range(3) for name, flags in DEFAULT.items() for env in TASKS]
+RUNS += [Run(name, env, seed, STEPS, flags) for seed in range(2) for name, flags in PAPER.items() for env in TASKS[:2]]
 
 
 if __name__ == "__main__":

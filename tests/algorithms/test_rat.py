@@ -124,3 +124,17 @@ def test_the_step_size_follows_the_kl_band() -> None:
         rat = RAT(policy, config(kl_band=band), torch.Generator())
         rat.update(make_batch(policy))
         assert rat.step_size.value == pytest.approx(0.4 * factor)
+
+
+@pytest.mark.parametrize(("anneal", "factors"), [(True, (1.0, 1.0, 1 / 1.5, 1 / 1.5)), (False, (1.0, 1.0, 1.0, 1.0))])
+def test_the_kl_band_falls_over_the_second_half_of_the_run(anneal: bool, factors: tuple[float, ...]) -> None:
+    def size_after(remaining: float, band: tuple[float, float]) -> tuple[float, float]:
+        policy = make_policy(GAUSSIAN)
+        rat = RAT(policy, config(kl_band=band, anneal_kl_band=anneal), torch.Generator().manual_seed(0))
+        kl = rat.update(make_batch(policy), remaining)["kl"]
+        return rat.step_size.value, kl
+
+    for remaining, factor in zip((1.0, 0.5, 0.4, 0.0), factors, strict=True):
+        _, kl = size_after(remaining, (1e-9, 1e9))
+        size, _ = size_after(remaining, (0.9 * kl, 1.1 * kl))
+        assert size == pytest.approx(0.4 * factor)

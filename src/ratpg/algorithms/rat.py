@@ -28,6 +28,8 @@ class RATConfig:
     kl_band: tuple[float, float] = (0.0075, 0.03)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
+    anneal_kl_band: bool = True
+    """Let the KL band fall linearly to 0 over the second half of the run."""
     max_step_norm: float | None = None
     """Bound ν on the norm of the step, min(η, ν/‖g‖)·g; None for no bound."""
     kaczmarz_decay: float = 0.0
@@ -151,7 +153,7 @@ class RAT:
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
         used = self.step_size.value
-        self.step_size.update(kl)
+        self.step_size.update(kl, min(1.0, 2 * remaining) if config.anneal_kl_band else 1.0)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),

@@ -17,8 +17,9 @@ class KLBand:
     def __init__(self, value: float, band: tuple[float, float], bounds: tuple[float, float]):
         self.value, self.band, self.bounds = value, band, bounds
 
-    def update(self, kl: float) -> None:
-        low, high = self.band
+    def update(self, kl: float, scale: float = 1.0) -> None:
+        """Adapts the step size to the KL of the last update; ``scale`` multiplies the band."""
+        low, high = (scale * end for end in self.band)
         if kl > high:
             self.value /= FACTOR
         elif kl < low:
