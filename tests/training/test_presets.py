@@ -24,7 +24,7 @@ def test_the_paper_preset_is_the_authors_protocol() -> None:
     assert (rat.epochs, rat.minibatches) == (4, 8)
     assert run.num_envs * run.num_steps // rat.minibatches == 1024
     assert (rat.damping, rat.step_size, rat.max_step_norm) == (0.1, 0.05, 0.5)
-    assert (rat.entropy_coefficient, rat.anneal_kl_band) == (0.0, False)
+    assert (rat.entropy_coefficient, rat.weight_decay, rat.anneal_kl_band) == (0.0, 0.0, False)
     assert (rat.step_size_bounds, rat.kl_band, rat.ratio_bounds) == ((1e-4, 0.05), (0.004, 0.016), (0.1, 10.0))
     assert (rat.critic_epochs, rat.critic_minibatches) == (4, 8)
     assert (rat.critic_learning_rate, rat.critic_max_grad_norm) == (1e-3, 5.0)

@@ -35,6 +35,10 @@ class RATConfig:
     kaczmarz_decay: float = 0.0
     """Decay ζ of the Kaczmarz iterate from mini-batch to mini-batch: 0 is the exact damped natural gradient of each
     mini-batch, 1 the paper's iteration."""
+    weight_decay: float = 0.001
+    """With separate networks: weight c of the actor's ½‖θ‖² in the objective whose natural gradient is taken. What the
+    Fisher matrix knows of hardly feels it; what no action depends on any more, such as a mean far beyond the bounds,
+    returns at a rate of η c/λ a step. Needs damping > 0."""
     curvature_rows: int | None = None
     """Rows of a mini-batch that make the Fisher matrix, at (B/R)² less cost; None for all. The gradient is always that
     of all rows. With separate networks."""
@@ -74,8 +78,10 @@ class RATConfig:
         require("step_size", self.step_size, above=0)
         require("curvature_rows", self.curvature_rows, at_least=1)
         require("max_step_norm", self.max_step_norm, above=0)
-        for name in ("entropy_coefficient", "value_coefficient"):
+        for name in ("entropy_coefficient", "value_coefficient", "weight_decay"):
             require(name, getattr(self, name), at_least=0)
+        if self.weight_decay and not self.damping:
+            raise BadConfig(f"weight_decay must be 0 without damping, got {self.weight_decay:g}")
         require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
@@ -94,7 +100,9 @@ class RAT:
     """Updates a policy from rollouts.
 
     Per mini-batch: one forward pass, one transform of the advantages, one step along
-    ``g_j = ζ g_{j−1} + HᵀΣÃ`` of size ``min(η, ν/‖g_j‖)``.  ``g`` starts anew with each rollout.
+    ``g_j = m + HᵀΣÃ`` of size ``min(η, ν/‖g_j‖)``, with ``m = ζ g_{j−1} + (1 − ζ) w`` and
+    ``Ã = (λI + KΣ)⁻¹ (y − H m)``. ``w = −c θ/λ``, the weight decay, makes this for ζ = 0 the natural gradient
+    ``(λI + HᵀΣH)⁻¹ (HᵀΣy − c θ)``; without it ``g_j`` is the Kaczmarz iterate. ``g`` starts from ``w`` at each rollout.
 
     Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
@@ -112,7 +120,7 @@ class RAT:
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.shared = policy.spec.shared
-        self.exact = not (self.shared or config.kaczmarz_decay or config.curvature_rows)
+        self.exact = not (self.shared or config.kaczmarz_decay or config.curvature_rows or config.weight_decay)
         if self.shared and config.kaczmarz_decay:
             raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
         if self.shared and config.curvature_rows:
@@ -167,7 +175,14 @@ class RAT:
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
-        return self.transform(log_prob, advantages, ratio, previous=previous, decay=self.config.kaczmarz_decay)
+        zeta, pull = self.config.kaczmarz_decay, self.config.weight_decay
+        if pull:
+            decayed = {
+                name: p.detach() * (-pull / self.config.damping) for name, p in self.transform.parameters.items()
+            }
+            carried = decayed if previous is None else {n: previous[n].lerp(w, 1 - zeta) for n, w in decayed.items()}
+            return self.transform(log_prob, advantages, ratio, previous=carried, decay=1.0)
+        return self.transform(log_prob, advantages, ratio, previous=previous, decay=zeta)
 
     def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Solution, Tensor]:
         """Direction, how it was found, and the critic's mean squared error."""

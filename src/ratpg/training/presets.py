@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
                 step_size_bounds=(1e-4, 0.05),
                 kl_band=(0.004, 0.016),
                 anneal_kl_band=False,
+                weight_decay=0.0,
                 max_step_norm=0.5,
                 entropy_coefficient=0.0,
                 epochs=4,
