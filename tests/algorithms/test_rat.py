@@ -16,7 +16,7 @@ from .problem import DISCRETE, GAUSSIAN, ROWS, make_batch, make_policy
 
 
 def config(**changes: object) -> RATConfig:
-    values = {"damping": 0.05, "step_size": 0.4, "epochs": 2, "minibatches": 3, "critic_epochs": 1}
+    values = {"damping": 0.05, "step_size": 0.4, "weight_decay": 0.0, "epochs": 2, "minibatches": 3, "critic_epochs": 1}
     return RATConfig(**values | {"critic_minibatches": 2} | changes)
 
 
@@ -73,6 +73,43 @@ def test_an_update_equals_the_naive_one(
     kl = batch.distribution.kl(naive.actor(batch.observations).detach()).mean().item()
     assert metrics["kl"] == pytest.approx(kl, rel=1e-6)
     assert metrics["learning_rate"] == settings.step_size
+
+
+def test_weight_decay_is_a_term_of_the_objective_whose_natural_gradient_is_taken() -> None:
+    settings = config(weight_decay=0.2, epochs=1, minibatches=1, entropy_coefficient=0.0)
+    policy = make_policy(GAUSSIAN)
+    batch, parameters = make_batch(policy), list(policy.actor.parameters())
+    before = nn.utils.parameters_to_vector(parameters).detach()
+    scores = dense.score_matrix(policy.actor(batch.observations).log_prob(batch.actions), parameters)
+    fisher = scores.T @ scores / ROWS + settings.damping * torch.eye(len(before), dtype=torch.float64)
+    expected = torch.linalg.solve(fisher, scores.T @ batch.normalized_advantages / ROWS - 0.2 * before)
+    RAT(policy, settings, torch.Generator()).update(batch)
+    step = (nn.utils.parameters_to_vector(parameters).detach() - before) / settings.step_size
+    assert (step - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("zeta", [0.0, 0.5, 1.0])
+def test_the_iterate_decays_towards_the_weight_decay(zeta: float) -> None:
+    settings = config(weight_decay=0.2, kaczmarz_decay=zeta, entropy_coefficient=0.0)
+    policy, naive = make_policy(GAUSSIAN), make_policy(GAUSSIAN)
+    batch = make_batch(policy)
+    RAT(policy, settings, torch.Generator().manual_seed(7)).update(batch)
+
+    parameters, g = list(naive.actor.parameters()), None
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(settings.epochs):
+        for index in torch.randperm(ROWS, generator=generator).tensor_split(settings.minibatches):
+            log_prob = naive.actor(batch.observations[index]).log_prob(batch.actions[index])
+            scores = dense.score_matrix(log_prob, parameters)
+            weights = (log_prob.detach() - batch.log_prob[index]).exp().clamp(*settings.ratio_bounds)
+            theta = nn.utils.parameters_to_vector(parameters).detach()
+            w = -0.2 * theta / settings.damping
+            start = w if g is None else zeta * g + (1 - zeta) * w
+            y = batch[index].normalized_advantages
+            g = dense.kaczmarz_step(scores, y, weights, settings.damping, start, 1.0)
+            nn.utils.vector_to_parameters(theta + settings.step_size * g, parameters)
+    actual, expected = (nn.utils.parameters_to_vector(p.actor.parameters()).detach() for p in (policy, naive))
+    assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_with_no_advantages_the_entropy_alone_is_raised() -> None:

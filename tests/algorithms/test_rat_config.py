@@ -15,7 +15,7 @@ RANGES = ["step_size_bounds", "kl_band", "critic_kl_band", "ratio_bounds"]
 BAD = (
     [
         (name, value)
-        for name in ("damping", "critic_damping", "entropy_coefficient")
+        for name in ("damping", "critic_damping", "entropy_coefficient", "weight_decay")
         for value in (-0.1, math.nan, math.inf)
     ]
     + [("value_coefficient", value) for value in (-0.1, math.nan)]
@@ -30,7 +30,6 @@ BAD = (
     ]
 )
 GOOD = [
-    ("damping", 0.0),
     ("entropy_coefficient", 0.0),
     ("kaczmarz_decay", 0.0),
     ("kaczmarz_decay", 1.0),
@@ -55,3 +54,9 @@ def test_every_hyperparameter_is_checked() -> None:
     assert {name for name, _ in BAD} == {
         field.name for field in dataclasses.fields(RATConfig) if not isinstance(field.default, bool)
     }
+
+
+def test_weight_decay_needs_damping() -> None:
+    with pytest.raises(BadConfig, match=r"^weight_decay must be 0 without damping"):
+        RATConfig(damping=0.0, weight_decay=0.1)
+    assert RATConfig(damping=0.0, weight_decay=0.0).damping == 0.0

@@ -66,7 +66,7 @@ def test_rat_solves_for_advantages_and_ones_and_sums_both_parts() -> None:
 def test_a_system_that_needs_more_than_cholesky_is_counted() -> None:
     policy = make_policy(SHARED)
     same = make_batch(policy)[torch.zeros(ROWS, dtype=torch.int64)]  # joint scores of rank two, and no damping
-    rat = RAT(policy, RATConfig(damping=0.0, epochs=2, minibatches=3), torch.Generator())
+    rat = RAT(policy, RATConfig(damping=0.0, weight_decay=0.0, epochs=2, minibatches=3), torch.Generator())
     assert rat.update(same)["solver_fallbacks"] == 6
 
 

@@ -35,7 +35,7 @@ def measured(config: object) -> float:
 
 
 def test_rats_step_is_the_natural_gradient() -> None:
-    config = RATConfig(entropy_coefficient=0.0, minibatches=3)
+    config = RATConfig(entropy_coefficient=0.0, weight_decay=0.0, minibatches=3)
     assert measured(config) == pytest.approx(1.0, abs=1e-4)
     assert make_algorithm(problem()[0], config, torch.Generator()).exact
     assert not make_algorithm(problem()[0], RATConfig(curvature_rows=4), torch.Generator()).exact
