@@ -150,9 +150,11 @@ def _beside(directory: Path, suffix: str) -> Path:
 
 
 def commit() -> str:
-    """The commit that is run, with ``-dirty`` where files differ from it."""
-    arguments = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit that is run, with ``-dirty`` where the code differs from it (``results/`` does as soon as one is)."""
+    describe = ["git", "describe", "--always"]
+    name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "experiments"]).returncode
+    return f"{name}-dirty" if changed else name
 
 
 def versions() -> str:
