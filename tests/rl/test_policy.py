@@ -129,6 +129,17 @@ def test_multi_dimensional_actions_have_the_shape_of_the_space() -> None:
     assert policy.act(observations(4)).shape == (4, 2, 3)
 
 
+def test_first_weights_are_orthogonal_or_as_pytorch_draws_them() -> None:
+    orthogonal, drawn = (make_policy(ASYMMETRIC, initial_weights=kind) for kind in ("orthogonal", "pytorch"))
+    weight, head = orthogonal.actor.body[0].weight, orthogonal.actor.head.weight
+    assert_close(weight.T @ weight, 2 * torch.eye(5))
+    assert_close(head @ head.T, 1e-4 * torch.eye(2))
+    for layer in (drawn.actor.body[0], drawn.actor.head, drawn.critic[0][0]):
+        bound = layer.in_features**-0.5
+        assert 0.5 * bound < layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() > 0
+
+
 def test_a_gaussian_starts_with_the_log_std_it_was_given() -> None:
     policy = make_policy(ASYMMETRIC, initial_log_std=-0.7)
     assert_close(policy.actor(observations()).log_std, torch.full((6, 2), -0.7))

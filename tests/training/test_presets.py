@@ -19,6 +19,7 @@ def test_the_paper_preset_is_the_authors_protocol() -> None:
     run = run_of("paper")
     assert (run.num_envs, run.num_steps, run.gamma, run.gae_lambda) == (32, 256, 0.999, 0.95)
     assert (run.hidden, run.activation, run.initial_log_std) == ((256, 256), "relu", 0.0)
+    assert run.initial_weights == "pytorch"
     assert (run.action_bounds, run.normalize_rewards) == ("tanh", False)
     rat = run.algorithm
     assert (rat.epochs, rat.minibatches) == (4, 8)

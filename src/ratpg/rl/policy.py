@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ratpg.natgrad import PerSampleParameter
 from ratpg.rl.distributions import Categorical, CensoredGaussian, DiagonalGaussian, Distribution
 from ratpg.rl.envs.vec_env import UnsupportedSpace
-from ratpg.rl.networks.mlp import mlp, orthogonal
+from ratpg.rl.networks.mlp import InitialWeights, initialised, mlp
 from ratpg.rl.normalize import ObservationNormalizer, PopArtHead
 
 ActionBounds = Literal["clip", "censor", "tanh"]
@@ -34,6 +34,8 @@ class PolicySpec:
         hidden: widths of the hidden layers.
         activation: ``"relu"`` or ``"tanh"``.
         initial_log_std: of every continuous action.
+        initial_weights: ``"orthogonal"``, those of the actor's head so small that the first policy is nearly the same
+            everywhere; or ``"pytorch"``, as PyTorch draws them.
         shared: whether actor and critic are two heads of the same hidden layers, instead of separate networks.
     """
 
@@ -47,6 +49,7 @@ class PolicySpec:
     hidden: tuple[int, ...] = (256, 256)
     activation: str = "relu"
     initial_log_std: float = 0.0
+    initial_weights: InitialWeights = "orthogonal"
     shared: bool = False
 
     @staticmethod
@@ -81,12 +84,12 @@ class PolicySpec:
 class GaussianActor(nn.Module):
     """Normalised observations -> a Gaussian with a state-independent log standard deviation, censored or not."""
 
-    def __init__(self, body: nn.Sequential, d_body: int, size: int, initial_log_std: float, censored: bool):
+    def __init__(self, body: nn.Sequential, head: nn.Linear, initial_log_std: float, censored: bool):
         super().__init__()
         self.kind = CensoredGaussian if censored else DiagonalGaussian
         self.body = body
-        self.head = orthogonal(nn.Linear(d_body, size), 0.01)
-        self.log_std = PerSampleParameter(torch.full((size,), initial_log_std))
+        self.head = head
+        self.log_std = PerSampleParameter(torch.full((head.out_features,), initial_log_std))
 
     def forward(self, observations: Tensor) -> DiagonalGaussian | CensoredGaussian:
         return self.distribution(self.head(self.body(observations)))
@@ -99,10 +102,10 @@ class GaussianActor(nn.Module):
 class CategoricalActor(nn.Module):
     """Normalised observations -> `Categorical`."""
 
-    def __init__(self, body: nn.Sequential, d_body: int, size: int):
+    def __init__(self, body: nn.Sequential, head: nn.Linear):
         super().__init__()
         self.body = body
-        self.head = orthogonal(nn.Linear(d_body, size), 0.01)
+        self.head = head
 
     def forward(self, observations: Tensor) -> Categorical:
         return self.distribution(self.head(self.body(observations)))
@@ -123,16 +126,18 @@ class ActorCritic(nn.Module):
         self.spec = spec
         d_obs = int(np.prod(spec.observation_shape))
         self.normalizer = ObservationNormalizer((d_obs,))
-        body, d_body = mlp(d_obs, spec.hidden, spec.activation), (d_obs, *spec.hidden)[-1]
+        network = d_obs, spec.hidden, spec.activation, spec.initial_weights
+        body, d_body = mlp(*network), (d_obs, *spec.hidden)[-1]
         self.noise_size = spec.num_actions or int(np.prod(spec.action_shape))
+        head = initialised(nn.Linear(d_body, self.noise_size), 0.01, spec.initial_weights)
         self.actor: GaussianActor | CategoricalActor
         if spec.num_actions:
-            self.actor = CategoricalActor(body, d_body, spec.num_actions)
+            self.actor = CategoricalActor(body, head)
         else:
             censored = spec.action_bounds == "censor" and len(spec.action_low) > 0
-            self.actor = GaussianActor(body, d_body, self.noise_size, spec.initial_log_std, censored)
+            self.actor = GaussianActor(body, head, spec.initial_log_std, censored)
         self.value_head = PopArtHead(d_body)
-        features = body if spec.shared else mlp(d_obs, spec.hidden, spec.activation)
+        features = body if spec.shared else mlp(*network)
         self.critic = nn.Sequential(features, self.value_head, nn.Flatten(0))
         self._low, self._high = (np.array(bounds, np.float32) for bounds in (spec.action_low, spec.action_high))
         self._middle, self._half_range = (self._high + self._low) / 2, (self._high - self._low) / 2

@@ -11,7 +11,7 @@ import tyro
 from ratpg.algorithms import CONFIGS
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.rl.envs import Backend
-from ratpg.rl.networks.mlp import ACTIVATIONS
+from ratpg.rl.networks.mlp import ACTIVATIONS, InitialWeights
 from ratpg.rl.policy import ActionBounds
 
 C = TypeVar("C")
@@ -69,6 +69,8 @@ class TrainConfig(Generic[C]):
     """Activation of the hidden layers: relu or tanh."""
     initial_log_std: float = -0.5
     """First log standard deviation of continuous actions."""
+    initial_weights: InitialWeights = "orthogonal"
+    """First weights of the networks: orthogonal, or as pytorch draws them."""
 
     def __post_init__(self) -> None:
         for name in ("seed", "checkpoint_interval"):

@@ -30,6 +30,7 @@ PAPER_RUN = {
     "normalize_rewards": False,
     "action_bounds": "tanh",
     "initial_log_std": 0.0,
+    "initial_weights": "pytorch",
 }
 """The authors' rollouts and networks, the same for every algorithm."""
 

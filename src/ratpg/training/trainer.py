@@ -62,6 +62,7 @@ class Trainer:
             hidden=config.hidden,
             activation=config.activation,
             initial_log_std=config.initial_log_std,
+            initial_weights=config.initial_weights,
             shared=config.shared,
         )
         with torch.random.fork_rng(devices=[]):

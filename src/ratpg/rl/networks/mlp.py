@@ -1,7 +1,7 @@
 """Multi-layer perceptrons."""
 
 import math
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -9,16 +9,22 @@ from ratpg.natgrad import Linear
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
+InitialWeights = Literal["orthogonal", "pytorch"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def mlp(d_in: int, hidden: tuple[int, ...], activation: str) -> nn.Sequential:
-    """Linear layers of the given widths, each followed by the activation; orthogonal weights with gain √2."""
+def mlp(d_in: int, hidden: tuple[int, ...], activation: str, weights: InitialWeights = "orthogonal") -> nn.Sequential:
+    """Linear layers of the given widths, each followed by the activation; orthogonal weights have gain √2."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [orthogonal(Linear(d_in, width), math.sqrt(2)), ACTIVATIONS[activation]()]
+        layers += [initialised(Linear(d_in, width), math.sqrt(2), weights), ACTIVATIONS[activation]()]
         d_in = width
     return nn.Sequential(*layers)
+
+
+def initialised(layer: Layer, gain: float, weights: InitialWeights) -> Layer:
+    """The layer with orthogonal weights of this gain, or with those that PyTorch has drawn for it."""
+    return orthogonal(layer, gain) if weights == "orthogonal" else layer
 
 
 def orthogonal(layer: Layer, gain: float) -> Layer:
