@@ -6,6 +6,7 @@ Nothing is trained or measured. A table of the document belongs to the CSV that 
 ``<!-- results/NAME/FILE.csv -->``.
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def filled(text: str, root: Path = Path()) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for experiment in (gaussian, kaczmarz, identity):
         experiment.draw()
     trainings.write("ablation", ablation.runs(), ablation.draw)

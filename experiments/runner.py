@@ -3,7 +3,8 @@
 What is finished is recorded in two committed tables, ``results/runs.csv`` (a row a run) and ``results/curves.csv``
 (learning curves); a run that stands there is not trained again, so the evidence can be gathered over several sittings
 and machines. Every experiment reads its figures from these tables. A row is a run's if all settings are the same; an
-option that is newer than the row counts as having had what is now its default, which has to leave things as they were.
+option that is newer than the row counts as having had what is now its default, or what `ratpg.training.config` says it
+was before, where that default would not leave things as they were.
 """
 
 import csv
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ratpg.cli import parse_train
+from ratpg.training.config import BEFORE, BEFORE_ALGORITHM
 from ratpg.training.logging import read_metrics
 
 ROOT = Path("runs/evidence")
@@ -76,7 +78,8 @@ class Run:
     def owns(self, row: Row) -> bool:
         """Whether a row of ``runs.csv`` is this run's."""
         recorded: Settings = json.loads(row["settings"])
-        newer = {name: value for name, value in self.defaults.items() if name not in recorded}
+        before = BEFORE | {f"algorithm.{name}": value for name, value in BEFORE_ALGORITHM.items()}
+        newer = {name: before.get(name, value) for name, value in self.defaults.items() if name not in recorded}
         return recorded | newer == self.settings
 
 
@@ -88,8 +91,14 @@ def _settings(command: str) -> Settings:
     return json.loads(json.dumps(values))  # tuples become lists, as in what is read back
 
 
-def run_all(runs: Iterable[Run], parallel: int) -> None:
-    """Trains what the tables lack, ``parallel`` single-threaded runs at a time, and records each when it ends."""
+def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> None:
+    """Trains what the tables lack, ``parallel`` single-threaded runs at a time, and records each when it ends.
+
+    Args:
+        runs: the trainings.
+        parallel: how many at a time.
+        record: whether they go into the tables, or are only tried out.
+    """
     ROOT.mkdir(parents=True, exist_ok=True)
     recorded = _read(RUNS)
     missing = [run for run in runs if not any(run.owns(row) for row in recorded)]
@@ -100,7 +109,8 @@ def run_all(runs: Iterable[Run], parallel: int) -> None:
         for training in as_completed(trainings):
             run = trainings[training]
             if training.result():
-                _record(run)
+                if record:
+                    _record(run)
             else:
                 failed.append(str(run.directory))
     if failed:

@@ -26,10 +26,13 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
     parser.add_argument("--steps", type=int, help="train so long instead, to try it out")
     parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
     arguments = parser.parse_args()
-    if arguments.steps:
-        runs = [replace(run, steps=arguments.steps) for run in runs]
     if not arguments.redraw:
-        run_all([run for run in runs if arguments.seeds is None or run.seed in arguments.seeds], arguments.parallel)
+        chosen = [run for run in runs if arguments.seeds is None or run.seed in arguments.seeds]
+        if arguments.steps:
+            run_all([replace(run, steps=arguments.steps) for run in chosen], arguments.parallel, record=False)
+            print("tried out: the runs are in runs/evidence, and nothing is recorded")
+            return
+        run_all(chosen, arguments.parallel)
     write(name, runs, draw)
 
 

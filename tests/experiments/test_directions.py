@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from directions import Ways, materialised_scores, reference
+from directions import Ways, error_bound, materialised_scores, reference
 from ratpg.natgrad.dense import natural_gradient, score_matrix
 from ratpg.rl.policy import ActorCritic, PolicySpec
 from snapshots import Snapshot
@@ -34,7 +34,10 @@ def test_the_reference_is_the_parameter_sized_solve(batch: Snapshot) -> None:
 def test_its_certificate_notices_another_step(batch: Snapshot) -> None:
     other = reference(batch.policy.actor, batch, 2 * DAMPING).direction
     exact = reference(batch.policy.actor, batch, DAMPING).direction
-    assert (other - exact).norm() > 0.05 * exact.norm()
+    scores = materialised_scores(batch.policy.actor, batch.observations, batch.actions)
+    error = float((other - exact).norm() / other.norm())
+    assert error > 0.05
+    assert error_bound(other, scores, batch.advantages, DAMPING) >= error
 
 
 def test_exact_ways_reach_it_and_the_others_do_not(batch: Snapshot) -> None:

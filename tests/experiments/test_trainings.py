@@ -26,10 +26,22 @@ def test_seeds_can_be_split_over_machines(
     started: list[Run] = []
     monkeypatch.setattr(trainings, "run_all", lambda runs, parallel: started.extend(runs))
     monkeypatch.setattr(trainings, "results_of", lambda runs: [])
-    monkeypatch.setattr(sys, "argv", ["toy", *flags, "--steps", "500"])
+    monkeypatch.setattr(sys, "argv", ["toy", *flags])
     trainings.run("Toy.", "toy", RUNS)
-    assert [(run.seed, run.steps) for run in started] == [(seed, 500) for seed in seeds]
+    assert [run.seed for run in started] == seeds
     assert "0 of 3 trainings are recorded" in capsys.readouterr().out
+
+
+def test_what_is_tried_out_is_shorter_and_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RUNS", tmp_path / "runs.csv")
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    started: list[Run] = []
+    monkeypatch.setattr(runner, "_train", lambda run: started.append(run) or True)
+    monkeypatch.setattr(runner, "_record", lambda run: pytest.fail("recorded"))
+    monkeypatch.setattr(trainings, "write", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(sys, "argv", ["toy", "--seeds", "1", "--steps", "500"])
+    trainings.run("Toy.", "toy", RUNS)
+    assert [(run.seed, run.steps) for run in started] == [(1, 500)]
 
 
 def test_what_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +57,16 @@ def test_what_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(runner, "_record", lambda run: None)
     runner.run_all(RUNS, parallel=1)
     assert sorted(trained) == [0, 2]
+
+
+def test_a_row_from_before_an_option_is_no_run_of_todays_default() -> None:
+    run = Run("toy", "Hopper-v4", 0, 1000)
+    older = {name: value for name, value in run.settings.items() if name != "algorithm.weight_decay"}
+    assert not run.owns({"settings": json.dumps(older)})
+    without = Run("toy", "Hopper-v4", 0, 1000, ("--weight-decay", "0"))
+    assert without.owns({"settings": json.dumps(older)})
+    same = {name: value for name, value in run.settings.items() if name != "algorithm.curvature_rows"}
+    assert run.owns({"settings": json.dumps(same)})  # whose default leaves things as they were
 
 
 def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:

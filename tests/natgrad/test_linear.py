@@ -70,6 +70,20 @@ def test_per_sample_gradients_by_vmap_are_torchs() -> None:
     torch.testing.assert_close(*rows)
 
 
+def test_forward_derivatives_are_torchs() -> None:
+    x, direction = inputs(7).detach(), inputs(7).detach().flip(0)
+    values = [torch.func.jvp(layer, (x,), (direction,))[1] for layer in twins()]
+    torch.testing.assert_close(*values)
+    hessians = [torch.func.hessian(lambda row, layer=layer: layer(row[None]).tanh().sum())(x[0]) for layer in twins()]
+    torch.testing.assert_close(*hessians)
+
+
+def test_inputs_of_another_width_are_refused_as_torch_does() -> None:
+    for layer in twins():
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            layer(torch.randn(7, 4, dtype=torch.float64))
+
+
 def test_a_product_worth_it_takes_the_fast_way_and_autocast_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = twins()[0].float()
     x = inputs(7).float()

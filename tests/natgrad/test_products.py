@@ -26,7 +26,14 @@ def test_it_is_a_times_b_transposed(left: str, right: str, shape: tuple[int, int
     expected = a.double() @ b.double().T
     result = product(a, b)
     assert result.dtype == dtype
-    torch.testing.assert_close(result.double(), expected, rtol=10 * torch.finfo(dtype).eps, atol=1e-5)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(result.double(), expected, rtol=10 * eps, atol=10 * eps * max(k, 1))
+
+
+def test_it_has_a_derivative_where_one_is_wanted() -> None:
+    a, b = torch.randn(5, 3, requires_grad=True), torch.randn(4, 3)
+    product(a, b).sum().backward()
+    torch.testing.assert_close(a.grad, b.sum(0).expand(5, 3))
 
 
 def test_it_keeps_all_of_float32s_digits() -> None:

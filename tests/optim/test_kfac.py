@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ratpg.natgrad import PerSampleParameter, Recorder
 from ratpg.natgrad.dense import score_matrix
-from ratpg.natgrad.factors import Factor
+from ratpg.natgrad.factors import DenseFactor, Factor
 from ratpg.optim.kfac import KFAC
 
 from . import curvlinops_kfac
@@ -220,3 +220,16 @@ def test_a_linear_network_has_the_kfac_of_curvlinops() -> None:
     theirs = json.loads(curvlinops_kfac.OUTPUT.read_text())
     for name, ours in direction.items():
         torch.testing.assert_close(ours, torch.tensor(theirs[name], dtype=torch.float64), rtol=1e-10, atol=1e-10)
+
+
+def test_a_layer_that_changes_its_form_starts_anew() -> None:
+    net, factors, rows = recorded(7)
+    kfac = KFAC(DAMPING, interval=5)
+    kfac.update(factors)
+    dense = [DenseFactor(rows[name].view(-1, *p.shape), name) for name, p in net.named_parameters()]
+    kfac.update(dense)
+    gradient = gradient_of(net)
+    h = rows["second.weight"]
+    fisher = h.T @ h / 7 + DAMPING * torch.eye(8, dtype=torch.float64)
+    expected = torch.linalg.solve(fisher, gradient["second.weight"].flatten())
+    torch.testing.assert_close(kfac.precondition(dense, gradient)["second.weight"].flatten(), expected)

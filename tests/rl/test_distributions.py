@@ -99,6 +99,17 @@ def test_censored_kl_is_the_integral() -> None:
     assert p.kl(q).le(DiagonalGaussian(p.mean, p.log_std).kl(DiagonalGaussian(q.mean, q.log_std))).all()
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0, 5.0, 40.0])
+@pytest.mark.parametrize("log_std", [-6.0, -2.0, 0.0])
+def test_censored_derivatives_are_finite(mean: float, log_std: float) -> None:
+    means, log_stds = (torch.full((1, 2), value, requires_grad=True) for value in (mean, log_std))
+    ours = CensoredGaussian(means, log_stds)
+    sample = ours.sample(torch.tensor([[-1.5, 2.0]])).detach()
+    for value in (ours.entropy(), ours.detach().kl(ours), ours.kl(ours.detach()), ours.log_prob(sample)):
+        gradients = torch.autograd.grad(value.sum(), [means, log_stds], retain_graph=True)
+        assert all(g.isfinite().all() for g in (value, *gradients))
+
+
 def test_a_mean_far_beyond_a_bound_has_no_score() -> None:
     mean = torch.tensor([[40.0, -30.0]], requires_grad=True)
     ours = CensoredGaussian(mean, torch.full((1, 2), -1.0))

@@ -36,9 +36,9 @@ class RATConfig:
     """Decay ζ of the Kaczmarz iterate from mini-batch to mini-batch: 0 is the exact damped natural gradient of each
     mini-batch, 1 the paper's iteration."""
     weight_decay: float = 0.001
-    """With separate networks: weight c of the actor's ½‖θ‖² in the objective whose natural gradient is taken. What the
-    Fisher matrix knows of hardly feels it; what no action depends on any more, such as a mean far beyond the bounds,
-    returns at a rate of η c/λ a step. Needs damping > 0."""
+    """With separate networks and curvature from all rows: weight c of the actor's ½‖θ‖² in the objective whose natural
+    gradient is taken. What the Fisher matrix knows of hardly feels it; what no action depends on any more, such as a
+    mean far beyond the bounds, returns at a rate of η c/λ a step. Needs damping > 0."""
     curvature_rows: int | None = None
     """Rows of a mini-batch that make the Fisher matrix, at (B/R)² less cost; None for all. The gradient is always that
     of all rows. With separate networks."""
@@ -175,7 +175,8 @@ class RAT:
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
-        zeta, pull = self.config.kaczmarz_decay, self.config.weight_decay
+        zeta = self.config.kaczmarz_decay
+        pull = 0.0 if self.config.curvature_rows else self.config.weight_decay
         if pull:
             decayed = {
                 name: p.detach() * (-pull / self.config.damping) for name, p in self.transform.parameters.items()

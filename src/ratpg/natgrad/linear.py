@@ -17,7 +17,8 @@ class Linear(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         """``[..., d_in] -> [..., d_out]``."""
         small = inputs.numel() * len(self.weight) < WORTHWHILE
-        if small or inputs.ndim != 2 or inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        fits = inputs.ndim == 2 and inputs.shape[1] == self.in_features and inputs.device.type == "cpu"
+        if small or not fits or torch.is_autocast_enabled("cpu"):
             return super().forward(inputs)
         outputs: Tensor = _Product.apply(inputs, self.weight)
         return outputs if self.bias is None else outputs.add_(self.bias)
@@ -33,6 +34,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -42,6 +44,11 @@ class _Product(torch.autograd.Function):
             _Product.apply(gradient, b.T) if first else None,
             _Product.apply(gradient.T, a.T) if second else None,
         )
+
+    @staticmethod
+    def jvp(ctx: Any, a_tangent: Tensor, b_tangent: Tensor) -> Tensor:
+        a, b = ctx.saved_tensors
+        return a_tangent @ b.T + a @ b_tangent.T
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, int | None], a: Tensor, b: Tensor) -> tuple[Tensor, int]:

@@ -1,7 +1,7 @@
-"""Matrix products, by the faster of the two libraries that PyTorch has on CPUs.
+"""Matrix products by oneDNN, the second of the two libraries that PyTorch has on CPUs.
 
-`torch.mm` goes to MKL, which on AMD's AVX-512 cores does not use them: oneDNN does the same float32 product in half the
-time and less, at the same precision.
+`torch.mm` goes to MKL, which does not use the AVX-512 units of AMD's cores: there oneDNN does the same float32 product
+in half the time and less, at the same precision. (On Intel's own processors both do.)
 """
 
 import torch
@@ -12,11 +12,15 @@ _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """``a bᵀ`` for ``a [m, k]`` and ``b [n, k]``, ``[m, n]``."""
-    if _linear is not None and a.dtype == torch.float32 and a.device.type == "cpu" and _is_dense(a) and _is_dense(b):
-        return _linear(a, b, None, "none", [], "")
+    # oneDNN's call has no derivative.
+    differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    if _linear is not None and not differentiated and _suits(a) and _suits(b) and torch.backends.mkldnn.enabled:
+        product: Tensor = _linear(a, b, None, "none", [], "")
+        return product
     return a @ b.T
 
 
-def _is_dense(matrix: Tensor) -> bool:
+def _suits(matrix: Tensor) -> bool:
     """Whether oneDNN's fast code takes it: something, and not rows that do not lie one behind another."""
-    return matrix.numel() > 0 and (matrix.is_contiguous() or matrix.T.is_contiguous())
+    dense = matrix.numel() > 0 and (matrix.is_contiguous() or matrix.T.is_contiguous())
+    return dense and matrix.dtype == torch.float32 and matrix.device.type == "cpu"

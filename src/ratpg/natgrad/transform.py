@@ -213,6 +213,8 @@ class AdvantageTransform:
         if not log_prob.dtype == y.dtype == w.dtype:
             dtypes = [str(t.dtype) for t in (log_prob, y, w)]
             raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
+        if not y.numel():
+            raise ValueError("there are no samples: log_prob, advantages and weights are empty")
         if not bool((w > 0).all()):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         with torch.enable_grad(), _full_precision():

@@ -37,6 +37,7 @@ class KFAC:
         self.eigenvalue_corrected = eigenvalue_corrected
         self._updates = 0
         self._averages: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._inverses: dict[str, Tensor] = {}  # with ``eigenvalue_corrected`` a layer's eigenbases instead
         self._scales: dict[str, Tensor] = {}
 
@@ -48,11 +49,13 @@ class KFAC:
                 convolution, and for a convolution in groups.
         """
         self._updates += 1
+        fresh = (self._updates - 1) % self.interval == 0
         for factor in factors:
             for key, moment in _moments(factor).items():
+                fresh |= key not in self._averages  # a layer that has changed its form
                 average = self._averages.setdefault(key, torch.zeros_like(moment))
                 average.lerp_(moment, 1 - self.decay)
-        fresh = (self._updates - 1) % self.interval == 0
+                self._counts[key] = self._counts.get(key, 0) + 1
         if fresh:
             self._invert(factors)
         if self.eigenvalue_corrected:
@@ -79,13 +82,12 @@ class KFAC:
         return direction
 
     def _invert(self, factors: Sequence[Factor]) -> None:
-        weight = 1 - self.decay**self._updates
         for factor in factors:
             layer = _name(factor)
             if not isinstance(factor, OuterFactor | TokenFactor):
-                self._inverses[f"block {layer}"] = _inverse(self._averages[f"block {layer}"] / weight, self.damping)
+                self._inverses[f"block {layer}"] = _inverse(self._average(f"block {layer}"), self.damping)
                 continue
-            inputs, outputs = (self._averages[f"{kind} {layer}"] / weight for kind in ("input", "output"))
+            inputs, outputs = (self._average(f"{kind} {layer}") for kind in ("input", "output"))
             if self.eigenvalue_corrected:
                 self._inverses[f"input {layer}"] = torch.linalg.eigh(inputs).eigenvectors
                 self._inverses[f"output {layer}"] = torch.linalg.eigh(outputs).eigenvectors
@@ -95,6 +97,9 @@ class KFAC:
             pi = torch.where(ratio.isfinite() & (ratio > 0), ratio, torch.ones_like(ratio)).sqrt()
             self._inverses[f"input {layer}"] = _inverse(inputs, pi * self.damping**0.5)
             self._inverses[f"output {layer}"] = _inverse(outputs, self.damping**0.5 / pi)
+
+    def _average(self, key: str) -> Tensor:
+        return self._averages[key] / (1 - self.decay ** self._counts[key])
 
     def _rescale(self, factors: Sequence[Factor], fresh: bool) -> None:
         for factor in factors:
@@ -114,6 +119,7 @@ class KFAC:
         return {
             "updates": self._updates,
             "averages": self._averages,
+            "counts": self._counts,
             "inverses": self._inverses,
             "scales": self._scales,
         }
@@ -121,6 +127,7 @@ class KFAC:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._updates = state["updates"]
         self._averages, self._inverses, self._scales = state["averages"], state["inverses"], state["scales"]
+        self._counts = state["counts"]
 
 
 def _name(factor: Factor) -> str:

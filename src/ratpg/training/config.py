@@ -16,6 +16,10 @@ from ratpg.rl.policy import ActionBounds
 
 C = TypeVar("C")
 
+BEFORE: dict[str, Any] = {"initial_weights": "orthogonal"}
+BEFORE_ALGORITHM: dict[str, Any] = {"anneal_kl_band": False, "weight_decay": 0.0}
+"""What an option whose default changes a run was before there was such an option: for configs that lack it."""
+
 
 def _available_cores() -> int:
     """Cores this process may use, which in a container are fewer than the machine has."""
@@ -105,8 +109,11 @@ class TrainConfig(Generic[C]):
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TrainConfig":
         """The inverse of `to_dict`."""
-        algorithm = CONFIGS[values["algo"]](**_tuples(values["algorithm"]))
-        return TrainConfig(**_tuples(values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
+        kind = CONFIGS[values["algo"]]
+        fields = {field.name for field in dataclasses.fields(kind)}
+        older = {name: value for name, value in BEFORE_ALGORITHM.items() if name in fields}
+        algorithm = kind(**_tuples(older | values["algorithm"]))
+        return TrainConfig(**_tuples(BEFORE | values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
