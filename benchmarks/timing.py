@@ -63,9 +63,11 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that is measured."""
-    arguments = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit that is measured, with ``-dirty`` where the code differs from it."""
+    describe = ["git", "describe", "--always"]
+    name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "benchmarks"]).returncode
+    return f"{name}-dirty" if changed else name
 
 
 def require_peers() -> None:
