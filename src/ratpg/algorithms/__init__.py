@@ -18,8 +18,8 @@ class Algorithm(Protocol):
     """What the training loop needs of an algorithm.
 
     Attributes:
-        exact: whether its steps are, at its own damping and for the advantages it is given, the exact damped natural
-            gradient of their mini-batch by construction.
+        exact: whether its steps are, at its own damping and for the objective it is given (advantages, entropy, weight
+            decay), the exact damped natural gradient of their mini-batch by construction.
     """
 
     exact: bool

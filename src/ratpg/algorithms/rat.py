@@ -120,7 +120,7 @@ class RAT:
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.shared = policy.spec.shared
-        self.exact = not (self.shared or config.kaczmarz_decay or config.curvature_rows or config.weight_decay)
+        self.exact = not (self.shared or config.kaczmarz_decay or config.curvature_rows)
         if self.shared and config.kaczmarz_decay:
             raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
         if self.shared and config.curvature_rows:
