@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import torch
-
-import mujoco
 
 KNOWN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 PLAIN = bool | int | float | str | None
