@@ -1,5 +1,6 @@
 """What the README shows is what works."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_every_table_of_the_results_is_shown_where_it_is_described() -> None:
         beside = path.with_name("README.md")
         text = README + (beside.read_text() if beside.exists() else "")
         assert path.read_text().strip() in text, path
+
+
+def test_the_returns_shown_are_those_recorded() -> None:
+    with (ROOT / "results/mujoco/table.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    shown = {f"rat-{preset}": preset for preset in ("default", "paper")}
+    assert f"| preset | {' | '.join(header[1:])} |" in README
+    for name, *cells in rows:
+        if name in shown:
+            assert f"| `{shown[name]}` | {' | '.join(cells)} |" in README
 
 
 def test_the_files_linked_exist() -> None:
