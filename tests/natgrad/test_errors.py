@@ -262,3 +262,12 @@ def test_damping_must_be_finite_and_not_negative(damping: float) -> None:
 def test_something_must_be_trainable(actor: nn.Module | list[nn.Module]) -> None:
     with pytest.raises(ValueError, match="requires a gradient"):
         AdvantageTransform(actor)
+
+
+def test_a_pass_recorded_without_a_graph_is_described() -> None:
+    case = CASES["owned_log_std"]()
+    transform = AdvantageTransform(case.actor)
+    with transform.record(), torch.no_grad():
+        log_prob = case.log_prob()
+    with pytest.raises(CaptureError, match="no_grad"):
+        transform(log_prob, torch.ones_like(log_prob))

@@ -157,7 +157,7 @@ class Recorder:
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
         # An EmbeddingBag with offsets or weights of its own is left to the batched path.
-        if output.requires_grad and len(given) == 1:
+        if output.grad_fn is not None and len(given) == 1:
             inputs = given[0].detach()
             # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
             edge = get_gradient_edge(output)
