@@ -21,6 +21,8 @@ from report import Row, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate, require_peers
 
+ROLLOUTS = 4
+"""In a turn: a critic's fit may go on while the next rollout is collected."""
 PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
 
 
@@ -29,12 +31,14 @@ def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
 
 
 def training(config: TrainConfig[Any]) -> Callable[[], int]:
-    """One rollout and update at each call, which returns the environment steps it took."""
+    """A few rollouts and updates at each call, with nothing left running; it returns the environment steps."""
     trainer = Trainer(config)
 
     def iterate() -> int:
-        trainer.iterate()
-        return config.num_envs * config.num_steps
+        for _ in range(ROLLOUTS):
+            trainer.iterate()
+        trainer.finish()
+        return ROLLOUTS * config.num_envs * config.num_steps
 
     return iterate
 
@@ -65,7 +69,7 @@ def rows_of(env: str, rates: dict[str, list[float]], base: str) -> list[Row]:
 
 def against_simulator(env: str, threads: int, repeats: int) -> list[Row]:
     config = config_of("rat", "default", env, threads)
-    bare = bare_simulator(env, config.num_envs, config.num_steps, threads)
+    bare = bare_simulator(env, config.num_envs, ROLLOUTS * config.num_steps, threads)
     return rows_of(env, in_turns({"simulator": bare, "RAT": training(config)}, repeats), "simulator")
 
 

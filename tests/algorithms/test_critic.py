@@ -1,10 +1,12 @@
 """The critics: Adam's regression, and Gauss-Newton steps against dense ones in float64."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from ratpg.algorithms.critic import AdamCritic, GaussNewtonCritic
+from ratpg.algorithms.critic import AdamCritic, Critic, GaussNewtonCritic
 from ratpg.natgrad import dense
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.policy import ActorCritic
@@ -49,16 +51,52 @@ def test_the_gauss_newton_step_follows_its_band(band: tuple[float, float], facto
     assert critic.step_size.value == pytest.approx(0.3 * factor)
 
 
+def adam(policy: ActorCritic, **changes: object) -> AdamCritic:
+    values = {"learning_rate": 1e-2, "epochs": 3, "minibatches": 2, "max_grad_norm": 0.3}
+    return AdamCritic(policy, generator=torch.Generator().manual_seed(7), **values | changes)
+
+
+def test_without_a_graph_adam_fits_as_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = [make_policy(GAUSSIAN) for _ in range(2)]
+    critics = [adam(policy) for policy in policies]
+    monkeypatch.setattr(policies[0], "critic_layers", lambda: None)
+    for _ in range(3):
+        losses = [critic.fit(make_batch(policy)) for critic, policy in zip(critics, policies, strict=True)]
+        assert losses[0] == pytest.approx(losses[1])
+    assert policies[1].critic_layers() is not None
+    torch.testing.assert_close(policies[0].critic.state_dict(), policies[1].critic.state_dict())
+
+
+@pytest.mark.parametrize("make", [adam, gauss_newton])
+def test_a_fit_that_goes_on_beside_the_caller_is_the_same(make: Callable[[ActorCritic], Critic]) -> None:
+    policies = [make_policy(GAUSSIAN) for _ in range(2)]
+    critics = [make(policy) for policy in policies]
+    critics[1].overlap = True
+    for critic, policy in zip(critics, policies, strict=True):
+        for _ in range(3):
+            critic.begin(make_batch(policy))
+        critic.finish()
+    assert critics[0].loss == pytest.approx(critics[1].loss)
+    torch.testing.assert_close(policies[0].critic.state_dict(), policies[1].critic.state_dict())
+
+
+def test_what_a_fit_raises_is_raised_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(GAUSSIAN)
+    critic = adam(policy)
+    critic.overlap = True
+    monkeypatch.setattr(critic, "_fit", lambda *args: 1 / 0)
+    critic.begin(make_batch(policy))
+    with pytest.raises(ZeroDivisionError):
+        critic.finish()
+    critic.finish()  # once
+
+
 @pytest.mark.parametrize("kind", ["adam", "gauss-newton"])
 def test_the_critic_learns_the_returns_and_leaves_the_actor_alone(kind: str) -> None:
     policy = make_policy(GAUSSIAN)
     before = nn.utils.parameters_to_vector(policy.actor.parameters()).detach().clone()
     batch = make_batch(policy)
-    if kind == "adam":
-        passes = {"epochs": 30, "minibatches": 2, "generator": torch.Generator()}
-        critic = AdamCritic(policy, learning_rate=1e-2, max_grad_norm=5.0, **passes)
-    else:
-        critic = gauss_newton(policy, damping=1e-3)
+    critic = adam(policy, epochs=30, max_grad_norm=5.0) if kind == "adam" else gauss_newton(policy, damping=1e-3)
     losses = [critic.fit(batch) for _ in range(10)]
     assert losses[-1] < 0.2 * losses[0]
     assert (policy.value(batch.observations) - batch.returns).square().mean() < 0.2 * batch.returns.var()

@@ -44,23 +44,20 @@ def test_rat_solves_for_advantages_and_ones_and_sums_both_parts() -> None:
         damping=DAMPING, step_size=STEP, epochs=2, minibatches=3, entropy_coefficient=0.0, value_coefficient=COEFFICIENT
     )
     before = nn.utils.parameters_to_vector(policy.parameters()).detach()
-    metrics = RAT(policy, config, torch.Generator().manual_seed(7)).update(batch)
+    RAT(policy, config, torch.Generator().manual_seed(7)).update(batch)
 
     naive.value_head.update(batch.returns)
-    generator, errors = torch.Generator().manual_seed(7), []
+    generator = torch.Generator().manual_seed(7)
     for _ in range(2):
         for index in torch.randperm(ROWS, generator=generator).tensor_split(3):
             joint, of_action, of_error, ratio, y = parts(naive, batch, index, generator)
             for_policy = dense.transformed_advantage(joint, y, ratio, DAMPING)
             for_critic = dense.transformed_advantage(joint, torch.ones_like(y), ratio, DAMPING)
             g = (of_action.T @ (ratio * for_policy) + COEFFICIENT * of_error.T @ for_critic) / len(index)
-            values = naive.critic(batch.observations[index])
-            errors.append((naive.value_head.normalize(batch.returns[index]) - values).square().mean().item())
             vector = nn.utils.parameters_to_vector(naive.parameters()).detach()
             nn.utils.vector_to_parameters(vector + STEP * g, naive.parameters())
     actual, expected = (nn.utils.parameters_to_vector(p.parameters()).detach() for p in (policy, naive))
     assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-7
-    assert metrics["value_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-6)
 
 
 def test_a_system_that_needs_more_than_cholesky_is_counted() -> None:

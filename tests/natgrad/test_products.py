@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.products import product
+from ratpg.natgrad.products import Activation, product
 
 LAYOUTS = {
     "contiguous": lambda rows, columns: torch.randn(rows, columns),
@@ -30,10 +30,26 @@ def test_it_is_a_times_b_transposed(left: str, right: str, shape: tuple[int, int
     torch.testing.assert_close(result.double(), expected, rtol=10 * eps, atol=10 * eps * max(k, 1))
 
 
+@pytest.mark.parametrize("activation", ["none", "relu", "tanh"])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_adds_a_bias_and_applies_an_activation(activation: Activation, biased: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    a, b, bias = (torch.randn(*shape, dtype=dtype) for shape in ((6, 5), (4, 5), (4,)))
+    expected = a.double() @ b.double().T + biased * bias.double()
+    expected = {"none": expected, "relu": expected.relu(), "tanh": expected.tanh()}[activation]
+    result = product(a, b, bias if biased else None, activation)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_it_has_a_derivative_where_one_is_wanted() -> None:
     a, b = torch.randn(5, 3, requires_grad=True), torch.randn(4, 3)
     product(a, b).sum().backward()
     torch.testing.assert_close(a.grad, b.sum(0).expand(5, 3))
+    bias = torch.zeros(4, requires_grad=True)
+    product(a.detach(), b, bias).sum().backward()
+    torch.testing.assert_close(bias.grad, torch.full((4,), 5.0))
 
 
 def test_it_keeps_all_of_float32s_digits() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ratpg.rl.advantage import gae
-from ratpg.rl.batch import Batch, make_batch
+from ratpg.rl.batch import GRAIN, Batch, make_batch, shuffled_parts
 from ratpg.rl.policy import ActorCritic, PolicySpec
 from ratpg.rl.rollout import Rollout
 
@@ -105,3 +105,32 @@ def test_minibatches_of_a_batch_smaller_than_their_number_are_never_empty() -> N
     """Where episodes are short, reset-only steps can leave fewer transitions than mini-batches: no NaN then."""
     parts = list(numbered(3).minibatches(4, torch.Generator().manual_seed(0)))
     assert all(len(part) for part in parts)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(3, 4), (24, 3), (127, 1), (100, 7)])
+def test_small_minibatches_are_a_permutation_in_equal_parts(rows: int, count: int) -> None:
+    parts = shuffled_parts(rows, count, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(rows))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("rows", "count"), [(2003, 2), (1999, 8), (2048, 1), (8101, 8)])
+def test_large_minibatches_come_in_few_sizes_and_hold_every_row(rows: int, count: int) -> None:
+    parts = shuffled_parts(rows, count, torch.Generator().manual_seed(0))
+    assert len(parts) == count
+    assert {len(part) % GRAIN for part in parts} == {0}
+    assert len({len(part) for part in parts}) == 1
+    assert all(len(part.unique()) == len(part) for part in parts[:-1])
+    assert torch.equal(torch.cat(parts).unique(), torch.arange(rows))
+    assert sum(len(part) for part in parts) - rows < GRAIN * count + count
+
+
+def test_of_a_large_rollout_less_than_a_grain_is_left_out_and_it_is_the_end() -> None:
+    policy = make_policy()
+    flags = torch.zeros(50, 3, dtype=torch.bool)
+    rewards = torch.randn(50, 3)
+    rollout = Rollout(torch.randn(51, 3, D), torch.randn(50, 3, A), rewards, flags, flags, ~flags)
+    batch = make_batch(policy, rollout, rewards, 0.9, 0.8)
+    assert len(batch) == 144
+    assert_close(batch.actions, rollout.actions.flatten(0, 1)[:144])

@@ -1,5 +1,6 @@
 """What a run keeps when something goes wrong in the middle of it."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -22,6 +23,23 @@ def test_when_training_diverges_the_last_good_checkpoint_stays(tmp_path: Path, m
 
     monkeypatch.setattr(trainer.algorithm, "update", diverge_in_the_third)
     with pytest.raises(TrainingDiverged, match=rf"{2 * ROLLOUT} timesteps \(kl not finite\)"):
+        trainer.run()
+    assert checkpoint.load(tmp_path / "run")["timesteps"] == 2 * ROLLOUT
+
+
+def test_a_critic_that_diverges_beside_the_next_rollout_is_found_before_it_is_saved(tmp_path: Path) -> None:
+    trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", threads=2, checkpoint_interval=0.0))
+    critic = trainer.algorithm.critic
+    assert critic is not None
+    assert critic.overlap
+    fit, calls = critic._fit, itertools.count(1)
+
+    def diverge_in_the_third(*args):
+        losses = fit(*args)
+        return [loss * math.nan for loss in losses] if next(calls) == 3 else losses
+
+    critic._fit = diverge_in_the_third
+    with pytest.raises(TrainingDiverged, match="value_loss not finite"):
         trainer.run()
     assert checkpoint.load(tmp_path / "run")["timesteps"] == 2 * ROLLOUT
 

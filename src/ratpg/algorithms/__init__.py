@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 
 from ratpg.algorithms.acktr import ACKTR, ACKTRConfig
+from ratpg.algorithms.critic import Critic
 from ratpg.algorithms.diag import Diag, DiagConfig
 from ratpg.algorithms.ppo import PPO, PPOConfig
 from ratpg.algorithms.rat import RAT, RATConfig
@@ -20,9 +21,12 @@ class Algorithm(Protocol):
     Attributes:
         exact: whether its steps are, at its own damping and for the objective it is given (advantages, entropy, weight
             decay), the exact damped natural gradient of their mini-batch by construction.
+        critic: one that is fitted apart from the actor, and may still be at it when `update` has returned: to be
+            finished before values are asked for, or anything is saved.
     """
 
     exact: bool
+    critic: Critic | None
 
     def update(self, batch: Batch, remaining: float) -> dict[str, float]: ...
 

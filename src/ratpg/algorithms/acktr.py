@@ -67,6 +67,7 @@ class ACKTR:
     """
 
     exact = False
+    critic = None
 
     def __init__(self, policy: ActorCritic, config: ACKTRConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
@@ -89,14 +90,13 @@ class ACKTR:
         config, policy = self.config, self.policy
         share = remaining if config.anneal_step_size else 1.0
         policy.value_head.update(batch.returns)
-        sizes, norms, errors = [], [], []
+        sizes, norms = [], []
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
                 step = self._shared_step if self.shared else self._separate_step
-                size, norm, error = step(minibatch, share)
+                size, norm = step(minibatch, share)
                 sizes.append(size)
                 norms.append(norm)
-                errors.append(error)
         with torch.no_grad():
             distribution = policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -105,10 +105,9 @@ class ACKTR:
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": float(torch.stack(sizes).mean()),
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": float(torch.stack(errors).mean()),
         }
 
-    def _separate_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _separate_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         with self.recorders["actor"].record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         surrogate = (self._weighted_advantages(batch, log_prob.detach()) * log_prob).mean()
@@ -117,15 +116,14 @@ class ACKTR:
             values = self.policy.critic(batch.observations)
         error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
         self._step("critic", values, -0.5 * error, share)
-        return size, norm, error.detach()
+        return size, norm
 
-    def _shared_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _shared_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         with self.recorders["both"].record():
             score, log_prob, values = joint_score(self.policy, batch, self.generator)
         surrogate = (self._weighted_advantages(batch, log_prob.detach()) * log_prob).mean()
         error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
-        size, norm = self._step("both", score, surrogate - 0.5 * self.config.value_coefficient * error, share)
-        return size, norm, error.detach()
+        return self._step("both", score, surrogate - 0.5 * self.config.value_coefficient * error, share)
 
     def _weighted_advantages(self, batch: Batch, log_prob: Tensor) -> Tensor:
         advantages = batch.normalized_advantages

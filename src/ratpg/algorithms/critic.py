@@ -1,30 +1,90 @@
 """Two ways to fit a separate critic to λ-returns, in PopArt's normalised units."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ratpg.algorithms.background import Background
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
-from ratpg.rl.batch import Batch
+from ratpg.rl.batch import Batch, shuffled_parts
+from ratpg.rl.networks.perceptron import squared_error_gradients
 from ratpg.rl.policy import ActorCritic
 
 GAUSS_NEWTON_BOUNDS = (1e-4, 1.0)
 """Least and greatest step of the Gauss-Newton critic; 1 is the whole step."""
 
 
-class AdamCritic:
+class Critic(ABC):
+    """Fits a policy's critic to rollouts, in place.
+
+    With ``overlap`` a fit goes on while the next rollout is collected, which asks the actor alone: `begin` only starts
+    it, and whoever needs the critic, or saves it, calls `finish` first. The result is the same, up to rounding.
+
+    Args:
+        policy: whose critic is fitted.
+        epochs: passes over each rollout.
+        minibatches: mini-batches in each pass.
+        generator: source of the mini-batches' order.
+
+    Attributes:
+        overlap: whether `begin` returns at once, False at first.
+        loss: mean squared error on the way of the last fit that was finished, in normalised units.
+    """
+
+    def __init__(self, policy: ActorCritic, epochs: int, minibatches: int, generator: torch.Generator):
+        self.policy, self.epochs, self.minibatches, self.generator = policy, epochs, minibatches, generator
+        self.overlap, self.loss = False, 0.0
+        self._background = Background()
+
+    def begin(self, batch: Batch) -> None:
+        """Fits to a rollout, or starts to; the generator is not touched once this has returned."""
+        device = batch.returns.device
+        passes = [shuffled_parts(len(batch), self.minibatches, self.generator) for _ in range(self.epochs)]
+
+        def task() -> None:
+            self.policy.value_head.update(batch.returns)
+            targets = self.policy.value_head.normalize(batch.returns)
+            parts = [index.to(device) for parts in passes for index in parts]
+            self.loss = float(torch.stack(self._fit(batch.observations, targets, parts)).mean())
+
+        if self.overlap:
+            self._background.start(task)
+        else:
+            task()
+
+    def finish(self) -> None:
+        """Waits for the fit that was begun, if any, and raises what it raised."""
+        self._background.wait()
+
+    def fit(self, batch: Batch) -> float:
+        """Fits to a rollout; returns `loss`."""
+        self.begin(batch)
+        self.finish()
+        return self.loss
+
+    @abstractmethod
+    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+        """One step for each of the ``parts``, indices of rows; returns their mean squared errors before it."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class AdamCritic(Critic):
     """Regression by Adam with a bound on the gradient's norm.
 
     Args:
-        policy: whose critic is fitted, in place.
+        policy, epochs, minibatches, generator: as for `Critic`.
         learning_rate: Adam's.
-        epochs: passes over each rollout.
-        minibatches: mini-batches in each pass.
         max_grad_norm: bound on the gradient's norm.
-        generator: source of the mini-batches' order.
     """
 
     def __init__(
@@ -37,27 +97,25 @@ class AdamCritic:
         max_grad_norm: float,
         generator: torch.Generator,
     ):
-        self.policy, self.generator = policy, generator
-        self.epochs, self.minibatches, self.max_grad_norm = epochs, minibatches, max_grad_norm
+        super().__init__(policy, epochs, minibatches, generator)
+        self.max_grad_norm = max_grad_norm
         self.optimizer = torch.optim.Adam(policy.critic.parameters(), lr=learning_rate, fused=True)
 
-    def fit(self, batch: Batch) -> float:
-        """Fits the critic to a rollout; returns the mean squared error on the way."""
-        policy = self.policy
-        policy.value_head.update(batch.returns)
-        targets = policy.value_head.normalize(batch.returns)
-        parameters = list(policy.critic.parameters())
-        losses: list[Tensor] = []
-        for _ in range(self.epochs):
-            order = torch.randperm(len(batch), generator=self.generator).to(targets.device)
-            for index in order.tensor_split(min(self.minibatches, len(batch))):
-                loss = functional.mse_loss(policy.critic(batch.observations[index]), targets[index])
+    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+        critic = self.policy.critic
+        parameters, layers = list(critic.parameters()), self.policy.critic_layers()
+        losses = []
+        for index in parts:
+            if layers is not None:
+                loss = squared_error_gradients(layers, observations[index], targets[index])
+            else:
+                loss = functional.mse_loss(critic(observations[index]), targets[index])
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-                self.optimizer.step()
-                losses.append(loss.detach())
-        return float(torch.stack(losses).mean())
+            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            self.optimizer.step()
+            losses.append(loss.detach())
+        return losses
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
@@ -66,7 +124,7 @@ class AdamCritic:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class GaussNewtonCritic:
+class GaussNewtonCritic(Critic):
     """Regression by damped Gauss-Newton steps, the natural gradient of a Gaussian value with unit variance.
 
     With residuals ``r = R − V(s)`` and rows ``J = ∇V`` each mini-batch moves the critic along
@@ -74,12 +132,9 @@ class GaussNewtonCritic:
     ``½ E[(V − V_before)²]``, that Gaussian's KL divergence, inside a band.
 
     Args:
-        policy: whose critic is fitted, in place.
+        policy, epochs, minibatches, generator: as for `Critic`.
         damping: λ.
         step_size: the KL band's step size, in its state when the run begins.
-        epochs: passes over each rollout.
-        minibatches: mini-batches in each pass.
-        generator: source of the mini-batches' order.
     """
 
     def __init__(
@@ -92,39 +147,31 @@ class GaussNewtonCritic:
         minibatches: int,
         generator: torch.Generator,
     ):
-        self.policy, self.generator, self.step_size = policy, generator, step_size
-        self.epochs, self.minibatches = epochs, minibatches
+        super().__init__(policy, epochs, minibatches, generator)
+        self.step_size = step_size
         self.transform = AdvantageTransform(policy.critic, damping)
 
-    def fit(self, batch: Batch) -> float:
-        """Fits the critic to a rollout; returns the mean squared error on the way."""
-        policy = self.policy
-        policy.value_head.update(batch.returns)
-        targets = policy.value_head.normalize(batch.returns)
+    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+        critic = self.policy.critic
         with torch.no_grad():
-            before = policy.critic(batch.observations)
-        losses: list[Tensor] = []
-        for _ in range(self.epochs):
-            order = torch.randperm(len(batch), generator=self.generator).to(targets.device)
-            for index in order.tensor_split(min(self.minibatches, len(batch))):
-                with self.transform.record():
-                    values = policy.critic(batch.observations[index])
-                residuals = targets[index] - values.detach()
-                step = self.transform(values, residuals)
-                with torch.no_grad():
-                    for name, g in step.direction.items():
-                        self.transform.parameters[name].add_(g, alpha=self.step_size.value)
-                losses.append(residuals.square().mean())
+            before = critic(observations)
+        losses = []
+        for index in parts:
+            with self.transform.record():
+                values = critic(observations[index])
+            residuals = targets[index] - values.detach()
+            step = self.transform(values, residuals)
+            with torch.no_grad():
+                for name, g in step.direction.items():
+                    self.transform.parameters[name].add_(g, alpha=self.step_size.value)
+            losses.append(residuals.square().mean())
         with torch.no_grad():
-            moved = policy.critic(batch.observations) - before
+            moved = critic(observations) - before
         self.step_size.update(0.5 * float(moved.square().mean()))
-        return float(torch.stack(losses).mean())
+        return losses
 
     def state_dict(self) -> dict[str, Any]:
         return {"step_size": self.step_size.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step_size.value = state["step_size"]
-
-
-Critic = AdamCritic | GaussNewtonCritic

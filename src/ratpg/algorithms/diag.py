@@ -105,30 +105,28 @@ class Diag:
         Returns:
             What happened, for the log.
         """
-        norms, errors = [], []
+        norms = []
         if self.critic is None:
             self.policy.value_head.update(batch.returns)
         for _ in range(self.config.epochs):
             for minibatch in batch.minibatches(self.config.minibatches, self.generator):
-                norm, error = self._step(minibatch, self.config.entropy_coefficient * remaining)
-                norms.append(norm)
-                errors.append(error)
-        value_loss = float(torch.stack(errors).mean()) if self.critic is None else self.critic.fit(batch)
+                norms.append(self._step(minibatch, self.config.entropy_coefficient * remaining))
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
         used = self.step_size.value
         self.step_size.update(kl)
+        if self.critic is not None:
+            self.critic.begin(batch)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": value_loss,
         }
 
-    def _step(self, batch: Batch, entropy_coefficient: float) -> tuple[Tensor, Tensor]:
-        """Moves the actor, or both; returns the direction's norm, and the critic's mean squared error or zero."""
+    def _step(self, batch: Batch, entropy_coefficient: float) -> Tensor:
+        """Moves the actor, or both; returns the direction's norm."""
         config = self.config
         with self.recorder.record():
             if self.critic is None:
@@ -138,7 +136,7 @@ class Diag:
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)
         advantages = batch.normalized_advantages
         advantages = advantages + entropy_coefficient * (log_prob.mean() - log_prob).detach()
-        gain, error = (ratio * advantages * log_prob).mean(), torch.zeros(())
+        gain = (ratio * advantages * log_prob).mean()
         if self.critic is None:
             error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
             gain = gain - 0.5 * config.value_coefficient * error
@@ -156,7 +154,7 @@ class Diag:
                 size = size.clamp(max=config.max_step_norm / norm)
             for name, g in direction.items():
                 self.recorder.parameters[name].add_(g * size)
-        return norm, error.detach()
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {"critic": self.critic and self.critic.state_dict(), "step_size": self.step_size.value}

@@ -58,6 +58,7 @@ class PPO:
     """
 
     exact = False
+    critic = None
 
     def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
@@ -79,12 +80,11 @@ class PPO:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         policy.value_head.update(batch.returns)
-        norms, value_losses, clipped = [], [], []
+        norms, clipped = [], []
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                norm, value_loss, clip_fraction = self._step(minibatch)
+                norm, clip_fraction = self._step(minibatch)
                 norms.append(norm)
-                value_losses.append(value_loss)
                 clipped.append(clip_fraction)
             with torch.no_grad():
                 distribution = policy.actor(batch.observations).detach()
@@ -96,11 +96,10 @@ class PPO:
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": learning_rate,
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": float(torch.stack(value_losses).mean()),
             "clip_fraction": float(torch.stack(clipped).mean()),
         }
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         config, policy = self.config, self.policy
         advantages = batch.normalized_advantages
         distribution, values = policy.actor_critic(batch.observations)
@@ -114,9 +113,8 @@ class PPO:
             before = policy.value_head.normalize(batch.returns - batch.advantages)
             near = before + (values - before).clamp(-config.value_clip_range, config.value_clip_range)
             error = torch.maximum(error, (near - returns).square())
-        value_loss = error.mean()
 
-        loss = policy_loss + 0.5 * config.value_coefficient * value_loss
+        loss = policy_loss + 0.5 * config.value_coefficient * error.mean()
         if config.entropy_coefficient:
             loss = loss - config.entropy_coefficient * distribution.entropy().mean()
         self.optimizer.zero_grad()
@@ -125,7 +123,7 @@ class PPO:
         self.optimizer.step()
         with torch.no_grad():
             clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean()
-        return norm, value_loss.detach(), clip_fraction
+        return norm, clip_fraction
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}

@@ -143,31 +143,30 @@ class RAT:
         config = self.config
         entropy_coefficient = config.entropy_coefficient * remaining
         direction: dict[str, Tensor] | None = None
-        norms, errors, fallbacks = [], [], 0
+        norms, fallbacks = [], 0
         if self.critic is None:
             self.policy.value_head.update(batch.returns)
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
                 if self.critic is None:
-                    direction, solution, error = self._shared_direction(minibatch, entropy_coefficient)
-                    errors.append(error)
+                    direction, solution = self._shared_direction(minibatch, entropy_coefficient)
                 else:
                     step = self._actor_direction(minibatch, direction, entropy_coefficient)
                     direction, solution = step.direction, step.solution
                 fallbacks += solution.method != "cholesky"
                 norms.append(self._move(direction))
-        value_loss = float(torch.stack(errors).mean()) if self.critic is None else self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
         used = self.step_size.value
         self.step_size.update(kl, min(1.0, 2 * remaining) if config.anneal_kl_band else 1.0)
+        if self.critic is not None:
+            self.critic.begin(batch)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": value_loss,
             "solver_fallbacks": fallbacks,
         }
 
@@ -185,8 +184,8 @@ class RAT:
             return self.transform(log_prob, advantages, ratio, previous=carried, decay=1.0)
         return self.transform(log_prob, advantages, ratio, previous=previous, decay=zeta)
 
-    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Solution, Tensor]:
-        """Direction, how it was found, and the critic's mean squared error."""
+    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Solution]:
+        """Direction, and how it was found."""
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, batch, self.generator)
         ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
@@ -196,7 +195,7 @@ class RAT:
         gain = (ratio * transformed[:, 0] * log_prob).mean()
         gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
-        return dict(zip(self.transform.parameters, gradients, strict=True)), solution, errors.detach().mean()
+        return dict(zip(self.transform.parameters, gradients, strict=True)), solution
 
     def _ratio_and_advantages(
         self, batch: Batch, log_prob: Tensor, entropy_coefficient: float

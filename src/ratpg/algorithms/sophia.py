@@ -112,16 +112,15 @@ class Sophia:
             for _ in range(config.epochs)
             for minibatch in batch.minibatches(config.minibatches, self.generator)
         ]
-        value_loss = self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
+        self.critic.begin(batch)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": learning_rate,
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": value_loss,
         }
 
     def _actor_step(self, batch: Batch) -> Tensor:

@@ -112,17 +112,16 @@ class TRPO:
                 norm, size = self._actor_step(minibatch)
                 norms.append(norm)
                 sizes.append(size)
-        value_loss = self.critic.fit(batch)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
         self.step_size.update(kl)
+        self.critic.begin(batch)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": sum(sizes) / len(sizes),
             "grad_norm": float(torch.stack(norms).mean()),
-            "value_loss": value_loss,
             "failed_line_searches": sizes.count(0.0),
         }
 

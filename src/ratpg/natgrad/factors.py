@@ -132,10 +132,10 @@ class OuterFactor:
         if self.weight is None:
             return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
-        if self.bias is not None:
-            a = torch.cat([a, a.new_ones(len(a), 1)], 1)  # a bias is the weight of a constant input
+        ones = None if self.bias is None else d.new_ones(PANEL)  # a bias is the weight of a constant input
         for start, stop in _panels(len(d)):
-            inner, outer = product(a[start:], a[start:stop]), product(d[start:], d[start:stop])
+            constant = None if ones is None else ones[: stop - start]
+            inner, outer = product(a[start:], a[start:stop], constant), product(d[start:], d[start:stop])
             gram[start:, start:stop].addcmul_(inner, outer)
 
     def cost(self) -> Cost:

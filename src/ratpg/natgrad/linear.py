@@ -20,37 +20,44 @@ class Linear(nn.Linear):
         fits = inputs.ndim == 2 and inputs.shape[1] == self.in_features and inputs.device.type == "cpu"
         if small or not fits or torch.is_autocast_enabled("cpu"):
             return super().forward(inputs)
-        outputs: Tensor = _Product.apply(inputs, self.weight)
-        return outputs if self.bias is None else outputs.add_(self.bias)
+        outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)
+        return outputs
 
 
-class _Product(torch.autograd.Function):
-    """``a bᵀ``, whose derivatives are products of the same kind, to any order."""
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return product(a, b)
+class _Affine(torch.autograd.Function):
+    """``a bᵀ + bias`` with or without a bias, whose derivatives are products of the same kind, to any order."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+    def forward(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        return product(a, b, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
-        first, second = ctx.needs_input_grad
+        first, second, third = ctx.needs_input_grad
         return (
-            _Product.apply(gradient, b.T) if first else None,
-            _Product.apply(gradient.T, a.T) if second else None,
+            _Affine.apply(gradient, b.T, None) if first else None,
+            _Affine.apply(gradient.T, a.T, None) if second else None,
+            gradient.sum(0) if third else None,
         )
 
     @staticmethod
-    def jvp(ctx: Any, a_tangent: Tensor, b_tangent: Tensor) -> Tensor:
+    def jvp(ctx: Any, a_tangent: Tensor, b_tangent: Tensor, bias_tangent: Tensor | None) -> Tensor:
         a, b = ctx.saved_tensors
-        return a_tangent @ b.T + a @ b_tangent.T
+        tangent: Tensor = a_tangent @ b.T + a @ b_tangent.T
+        return tangent if bias_tangent is None else tangent + bias_tangent
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], a: Tensor, b: Tensor) -> tuple[Tensor, int]:
-        a, b = (t if dim is None else t.movedim(dim, 0) for t, dim in zip((a, b), in_dims, strict=True))
-        return a @ b.mT, 0
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], a: Tensor, b: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, int]:
+        a, b = (t if dim is None else t.movedim(dim, 0) for t, dim in zip((a, b), in_dims[:2], strict=True))
+        result = a @ b.mT
+        if bias is not None:
+            result = result + (bias if in_dims[2] is None else bias.movedim(in_dims[2], 0)[:, None])
+        return result, 0

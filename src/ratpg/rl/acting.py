@@ -10,13 +10,17 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ratpg.natgrad import Linear
+from ratpg.natgrad.products import Activation
+from ratpg.rl.networks.perceptron import PerceptronLayer, perceptron_layers
 from ratpg.rl.policy import ActorCritic, GaussianActor
 
-IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_}
-"""Activations of the fast path."""
+IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+}
 
 
 class Actor(Protocol):
@@ -38,9 +42,8 @@ def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor) -> Actor:
         noise: `ActorCritic.draw_noise` of ``[T, N]``.
         actions: `ActorCritic.empty_actions` of ``[T, N]``, to be filled.
     """
-    layers = [*policy.actor.body, policy.actor.head]
-    plain = all(type(layer) in (nn.Linear, Linear) or type(layer) in IN_PLACE for layer in layers)
-    if plain and isinstance(layers[0], nn.Linear) and policy.device.type == "cpu":
+    layers = perceptron_layers([*policy.actor.body, policy.actor.head])
+    if layers is not None and policy.device.type == "cpu":
         return _PerceptronActor(policy, layers, noise, actions)
     return _ModuleActor(policy, noise, actions)
 
@@ -64,18 +67,15 @@ class _PerceptronActor:
     A Gaussian sample is ``W h + (b + σ ε)``, a discrete one the argmax of ``W h + (b + ε)`` with Gumbel noise ``ε``.
     """
 
-    def __init__(self, policy: ActorCritic, layers: list[nn.Module], noise: Tensor, actions: Tensor):
+    def __init__(self, policy: ActorCritic, layers: list[PerceptronLayer], noise: Tensor, actions: Tensor):
         self._policy, self._actions = policy, actions
         normalizer, actor = policy.normalizer, policy.actor
         self._shift, self._scale, self._limit = normalizer.shift.numpy(), normalizer.scale.numpy(), normalizer.limit
         self._std = actor.log_std.value.exp() if isinstance(actor, GaussianActor) else None
         self._offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
-        self._layers: list[tuple[Tensor | None, Tensor, list[Callable[[Tensor], Tensor]]]] = []
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                self._layers.append((layer.bias, layer.weight.T.contiguous(), []))
-            else:
-                self._layers[-1][2].append(IN_PLACE[type(layer)])
+        self._layers = [
+            (layer.linear.bias, layer.linear.weight.T.contiguous(), IN_PLACE[layer.activation]) for layer in layers
+        ]
         self._buffers: dict[int, list[Tensor]] = {}
 
     @torch.inference_mode()
@@ -92,11 +92,9 @@ class _PerceptronActor:
         np.clip(rows, -self._limit, self._limit, out=rows)
 
         *hidden, (_, head, _) = self._layers
-        for (bias, weight, activations), out in zip(hidden, outputs, strict=False):
+        for (bias, weight, activate), out in zip(hidden, outputs, strict=False):
             torch.mm(x, weight, out=out) if bias is None else torch.addmm(bias, x, weight, out=out)
-            for activation in activations:
-                activation(out)
-            x = out
+            x = activate(out)
         if self._std is None:
             self._actions[step, where] = torch.addmm(self._offsets[step, where], x, head).argmax(-1)
         else:

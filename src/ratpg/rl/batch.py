@@ -11,6 +11,12 @@ from ratpg.rl.distributions import Distribution
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import Rollout
 
+GRAIN = 16
+"""Large batches and mini-batches have a multiple of this many rows: oneDNN compiles a kernel for each shape it meets,
+which costs as much as the product itself and is kept in memory, so that shapes should come back."""
+LARGE = 128
+"""Rows from which that is worth a few of them."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -52,15 +58,30 @@ class Batch:
         )
 
     def minibatches(self, count: int, generator: torch.Generator) -> Iterator["Batch"]:
-        """``count`` parts of a random permutation, equal in size to within one."""
-        order = torch.randperm(len(self), generator=generator).to(self.advantages.device)
-        for index in order.tensor_split(min(count, len(self))):
-            yield self[index]
+        """Parts of a random permutation, as `shuffled_parts` makes them."""
+        for index in shuffled_parts(len(self), count, generator):
+            yield self[index.to(self.advantages.device)]
+
+
+def shuffled_parts(rows: int, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Indices of ``count`` mini-batches that together are a random permutation of some rows.
+
+    They are equal in size to within one; where they are large, all of the next multiple of `GRAIN`, and the last one
+    is filled up with rows of the first.
+    """
+    order = torch.randperm(rows, generator=generator)
+    size = -(-rows // count)
+    if size < LARGE:
+        return order.tensor_split(min(count, rows))
+    size = -(-size // GRAIN) * GRAIN
+    return torch.cat([order, order[: size * count - rows]]).split(size)
 
 
 @torch.no_grad()
 def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: float, lam: float) -> Batch:
     """Values every observation and estimates advantages.
+
+    Of a large rollout the last few transitions are left out, fewer than `GRAIN`.
 
     Args:
         policy: the policy that collected the rollout, unchanged since.
@@ -72,14 +93,16 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
     normalized = policy.normalize(rollout.observations)  # [T + 1, N, d]
     values = policy.value(normalized.flatten(0, 1)).view(normalized.shape[:2])
     advantages = gae(rewards, values, rollout.terminated, rollout.truncated, rollout.valid, gamma, lam)
-    valid = rollout.valid
-    observations, actions = normalized[:-1][valid], rollout.actions[valid]
+    kept = rollout.valid.flatten().nonzero().squeeze(1)
+    if len(kept) >= LARGE:
+        kept = kept[: len(kept) // GRAIN * GRAIN]
+    observations, actions = normalized[:-1].flatten(0, 1)[kept], rollout.actions.flatten(0, 1)[kept]
     distribution = policy.actor(observations).detach()
     return Batch(
         observations=observations,
         actions=actions,
         distribution=distribution,
         log_prob=distribution.log_prob(actions),
-        advantages=advantages[valid],
-        returns=(advantages + values[:-1])[valid],
+        advantages=advantages.flatten()[kept],
+        returns=(advantages + values[:-1]).flatten()[kept],
     )

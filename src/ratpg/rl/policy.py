@@ -12,6 +12,7 @@ from ratpg.natgrad import PerSampleParameter
 from ratpg.rl.distributions import Categorical, CensoredGaussian, DiagonalGaussian, Distribution
 from ratpg.rl.envs.vec_env import UnsupportedSpace
 from ratpg.rl.networks.mlp import InitialWeights, initialised, mlp
+from ratpg.rl.networks.perceptron import PerceptronLayer, perceptron_layers
 from ratpg.rl.normalize import ObservationNormalizer, PopArtHead
 
 ActionBounds = Literal["clip", "censor", "tanh"]
@@ -159,6 +160,11 @@ class ActorCritic(nn.Module):
         features = self.actor.body(normalized)
         values = self.value_head(features).squeeze(-1)
         return self.actor.distribution(self.actor.head(features)), values
+
+    def critic_layers(self) -> list[PerceptronLayer] | None:
+        """The critic's layers; None where it is no plain perceptron."""
+        features = self.critic[0]
+        return perceptron_layers([*features, self.value_head]) if isinstance(features, nn.Sequential) else None
 
     def value(self, normalized: Tensor) -> Tensor:
         """State values in the units of returns, ``[B]``."""

@@ -70,6 +70,8 @@ class Trainer:
             self.policy = ActorCritic(spec).to(config.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.algorithm = make_algorithm(self.policy, config.algorithm, self.generator)
+        if self.algorithm.critic is not None:
+            self.algorithm.critic.overlap = config.threads > 1 and self.policy.device.type == "cpu"
         self.probe = AlignmentProbe(self.policy)
         self.reward_normalizer = (
             RewardNormalizer(config.num_envs, config.gamma).to(config.device) if config.normalize_rewards else None
@@ -176,20 +178,18 @@ class Trainer:
         torch.set_num_threads(1)
         rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator)
         torch.set_num_threads(self.config.threads)
+        self.finish()
         self.episodes.update(rollout)
         remaining = max(0.0, 1 - self.timesteps / self.config.total_timesteps)
         batch = self._batch(rollout)
+        value_loss = float(batch.advantages.square().mean() / self.policy.value_head.std.square())
+        self._require_finite({"value_loss": value_loss})
         if self.algorithm.exact:  # the cosine is 1 by construction, and measuring it would cost another such step
             metrics = self.algorithm.update(batch, remaining) | {"natural_cosine": 1.0}
         else:
             metrics = self.algorithm.update(self.probe.watch(batch), remaining)
             metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
-        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if broken:
-            raise TrainingDiverged(
-                f"training diverged after {self.timesteps} timesteps ({', '.join(broken)} not finite); the last good "
-                "checkpoint is kept: try smaller steps or more damping"
-            )
+        self._require_finite(metrics)
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.normalizer.update(rollout.observations[:-1].flatten(2)[rollout.valid])
         steps = self.config.num_envs * self.config.num_steps
@@ -203,8 +203,27 @@ class Trainer:
             "episode_return_mean": self.episodes.return_mean(),
             "episode_length_mean": self.episodes.length_mean(),
             "sps": steps / elapsed,
+            "value_loss": value_loss,
             **metrics,
         }
+
+    def finish(self) -> None:
+        """Waits for the critic's fit to the last rollout, which goes on while the next one is collected.
+
+        Raises:
+            TrainingDiverged: where its loss is not finite.
+        """
+        if self.algorithm.critic is not None:
+            self.algorithm.critic.finish()
+            self._require_finite({"value_loss": self.algorithm.critic.loss})
+
+    def _require_finite(self, metrics: dict[str, float]) -> None:
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingDiverged(
+                f"training diverged after {self.timesteps} timesteps ({', '.join(broken)} not finite); the last good "
+                "checkpoint is kept: try smaller steps or more damping"
+            )
 
     def _batch(self, rollout: Rollout) -> Batch:
         rewards = rollout.rewards
@@ -219,7 +238,13 @@ class Trainer:
         temporary.replace(path)
 
     def save(self, with_envs: bool = True) -> None:
-        """Writes a checkpoint of everything the run needs to continue, with or without the environments' states."""
+        """Writes a checkpoint of everything the run needs to continue, with or without the environments' states.
+
+        Raises:
+            TrainingDiverged: as `finish`; the checkpoint before stays.
+            OSError: where the disk is full.
+        """
+        self.finish()
         checkpoint.save(
             self.config.directory,
             {

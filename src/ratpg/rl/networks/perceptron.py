@@ -1,0 +1,72 @@
+"""Plain multi-layer perceptrons as chains of matrix products, without a graph: what small batches are fastest by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ratpg.natgrad import Linear
+from ratpg.natgrad.products import Activation, product
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+
+
+@dataclass(frozen=True)
+class PerceptronLayer:
+    """A linear layer (or a subclass that only adds to it) and the activation behind it."""
+
+    linear: nn.Linear
+    activation: Activation
+
+
+def perceptron_layers(modules: Sequence[nn.Module]) -> list[PerceptronLayer] | None:
+    """The layers of modules that are called one after the other; None where they are no plain perceptron.
+
+    Plain are linear layers, each with at most one activation of `ACTIVATIONS` behind it, and no hook on their calls.
+    """
+    layers: list[PerceptronLayer] = []
+    for module in modules:
+        listened = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if listened:
+            return None
+        if isinstance(module, nn.Linear) and type(module).forward in (nn.Linear.forward, Linear.forward):
+            layers.append(PerceptronLayer(module, "none"))
+        elif type(module) in ACTIVATIONS and layers and layers[-1].activation == "none":
+            layers[-1] = PerceptronLayer(layers[-1].linear, ACTIVATIONS[type(module)])
+        else:
+            return None
+    return layers or None
+
+
+@torch.no_grad()
+def squared_error_gradients(layers: Sequence[PerceptronLayer], inputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of a perceptron with one output, whose gradients are left in the parameters' ``.grad``.
+
+    The same as autograd's, to rounding, in half the time: backpropagation written out.
+
+    Args:
+        layers: the perceptron, the last layer without an activation and of width 1.
+        inputs: ``[B, d_in]``.
+        targets: ``[B]``.
+
+    Returns:
+        The mean squared error, a scalar.
+    """
+    outputs = [inputs]
+    for layer in layers:
+        outputs.append(product(outputs[-1], layer.linear.weight, layer.linear.bias, layer.activation))
+    errors = outputs[-1].squeeze(1) - targets
+    gradient = (errors * (2 / len(errors)))[:, None]
+    for index in reversed(range(len(layers))):
+        linear, activation = layers[index].linear, layers[index].activation
+        if activation == "relu":
+            gradient = torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
+        elif activation == "tanh":
+            gradient = torch.ops.aten.tanh_backward(gradient, outputs[index + 1])
+        linear.weight.grad = product(gradient.T, outputs[index].T)
+        if linear.bias is not None:
+            linear.bias.grad = gradient.sum(0)
+        if index > 0:
+            gradient = product(gradient, linear.weight.T)
+    return errors.square().mean()
