@@ -30,15 +30,15 @@ def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
     return TrainConfig(threads=threads, **preset(algo, name, env))
 
 
-def training(config: TrainConfig[Any]) -> Callable[[], int]:
+def training(config: TrainConfig[Any], rollouts: int) -> Callable[[], int]:
     """A few rollouts and updates at each call, with nothing left running; it returns the environment steps."""
     trainer = Trainer(config)
 
     def iterate() -> int:
-        for _ in range(ROLLOUTS):
+        for _ in range(rollouts):
             trainer.iterate()
         trainer.finish()
-        return ROLLOUTS * config.num_envs * config.num_steps
+        return rollouts * config.num_envs * config.num_steps
 
     return iterate
 
@@ -70,7 +70,7 @@ def rows_of(env: str, rates: dict[str, list[float]], base: str) -> list[Row]:
 def against_simulator(env: str, threads: int, repeats: int) -> list[Row]:
     config = config_of("rat", "default", env, threads)
     bare = bare_simulator(env, config.num_envs, ROLLOUTS * config.num_steps, threads)
-    return rows_of(env, in_turns({"simulator": bare, "RAT": training(config)}, repeats), "simulator")
+    return rows_of(env, in_turns({"simulator": bare, "RAT": training(config, ROLLOUTS)}, repeats), "simulator")
 
 
 def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
@@ -80,7 +80,7 @@ def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
     trials = {vector: sb3_training("ppo", vector, config) for vector in VECTORS}
     faster = max(trials, key=lambda vector: statistics.median(in_turns({vector: trials[vector]}, 2)[vector]))
     tasks = {name: sb3_training(algo, faster, config) for name, algo in PEERS.items()}
-    tasks |= {"RAT": training(config), "PPO": training(config_of("ppo", "paper", env, threads))}
+    tasks |= {"RAT": training(config, 2), "PPO": training(config_of("ppo", "paper", env, threads), 2)}
     rows = rows_of(env, in_turns(tasks, repeats), "SB3 PPO")
     return [row | {"environments of SB3": faster} for row in rows]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ratpg.algorithms.background import Background
+from ratpg.algorithms.graphed import Graphed
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch, shuffled_parts
@@ -99,23 +100,25 @@ class AdamCritic(Critic):
     ):
         super().__init__(policy, epochs, minibatches, generator)
         self.max_grad_norm = max_grad_norm
-        self.optimizer = torch.optim.Adam(policy.critic.parameters(), lr=learning_rate, fused=True)
+        self._parameters = list(policy.critic.parameters())
+        on_cuda = policy.device.type == "cuda"
+        self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=on_cuda)
+        self._launch = Graphed(self._step)
 
     def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
-        critic = self.policy.critic
-        parameters, layers = list(critic.parameters()), self.policy.critic_layers()
-        losses = []
-        for index in parts:
-            if layers is not None:
-                loss = squared_error_gradients(layers, observations[index], targets[index])
-            else:
-                loss = functional.mse_loss(critic(observations[index]), targets[index])
-                self.optimizer.zero_grad()
-                loss.backward()
-            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-            self.optimizer.step()
-            losses.append(loss.detach())
-        return losses
+        return [self._launch(observations[index], targets[index])[0] for index in parts]
+
+    def _step(self, observations: Tensor, targets: Tensor) -> tuple[Tensor]:
+        layers = self.policy.critic_layers()
+        if layers is not None:
+            loss = squared_error_gradients(layers, observations, targets)
+        else:
+            loss = functional.mse_loss(self.policy.critic(observations), targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
+        self.optimizer.step()
+        return (loss.detach(),)
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
@@ -150,6 +153,7 @@ class GaussNewtonCritic(Critic):
         super().__init__(policy, epochs, minibatches, generator)
         self.step_size = step_size
         self.transform = AdvantageTransform(policy.critic, damping)
+        self.transform.deferred = policy.device.type == "cuda"
 
     def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
         critic = self.policy.critic

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ratpg.algorithms.checks import require
 from ratpg.rl.batch import Batch
+from ratpg.rl.distributions import Distribution
 from ratpg.rl.policy import ActorCritic
 
 
@@ -86,11 +87,12 @@ class PPO:
                 norm, clip_fraction = self._step(minibatch)
                 norms.append(norm)
                 clipped.append(clip_fraction)
-            with torch.no_grad():
-                distribution = policy.actor(batch.observations).detach()
-                kl = float(batch.distribution.kl(distribution).mean())
-            if config.target_kl is not None and kl > config.target_kl:
-                break
+            if config.target_kl is not None:
+                distribution, kl = self._moved(batch)
+                if kl > config.target_kl:
+                    break
+        if config.target_kl is None:
+            distribution, kl = self._moved(batch)
         return {
             "kl": kl,
             "entropy": float(distribution.entropy().mean()),
@@ -98,6 +100,12 @@ class PPO:
             "grad_norm": float(torch.stack(norms).mean()),
             "clip_fraction": float(torch.stack(clipped).mean()),
         }
+
+    @torch.no_grad()
+    def _moved(self, batch: Batch) -> tuple[Distribution, float]:
+        """The policy as it is now, and its KL divergence from the behaviour policy."""
+        distribution: Any = self.policy.actor(batch.observations).detach()
+        return distribution, float(batch.distribution.kl(distribution).mean())
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         config, policy = self.config, self.policy

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
+from ratpg.algorithms.graphed import Graphed
 from ratpg.algorithms.joint import joint_score
-from ratpg.natgrad import AdvantageTransform, Solution, Step
+from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
-from ratpg.rl.batch import Batch
+from ratpg.rl.batch import Batch, normalized
 from ratpg.rl.policy import ActorCritic
 
 
@@ -129,6 +130,10 @@ class RAT:
         self.transform = AdvantageTransform(network, config.damping, config.curvature_rows)
         self.critic = None if self.shared else _critic(policy, config, generator)
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
+        self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz
+        self.transform.deferred = policy.device.type == "cuda"
+        # What is carried from one mini-batch to the next, or drawn on the host, is no part of a captured graph.
+        self._launch = Graphed(self._actor_step) if not config.kaczmarz_decay else self._actor_step
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -142,19 +147,21 @@ class RAT:
         """
         config = self.config
         entropy_coefficient = config.entropy_coefficient * remaining
-        direction: dict[str, Tensor] | None = None
-        norms, fallbacks = [], 0
+        # Where the graph of a step is captured, what differs from call to call has to be a tensor.
+        size, bonus = (batch.returns.new_tensor(x) for x in (self.step_size.value, entropy_coefficient))
+        norms, failures = [], []
         if self.critic is None:
             self.policy.value_head.update(batch.returns)
+        self._carried = None
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
                 if self.critic is None:
-                    direction, solution = self._shared_direction(minibatch, entropy_coefficient)
+                    norm, failed = self._shared_step(minibatch, size, bonus)
                 else:
-                    step = self._actor_direction(minibatch, direction, entropy_coefficient)
-                    direction, solution = step.direction, step.solution
-                fallbacks += solution.method != "cholesky"
-                norms.append(self._move(direction))
+                    columns = minibatch.observations, minibatch.actions, minibatch.log_prob, minibatch.advantages
+                    norm, failed = self._launch(*columns, size, bonus)
+                norms.append(norm)
+                failures.append(failed)
         with torch.no_grad():
             distribution = self.policy.actor(batch.observations).detach()
             kl = float(batch.distribution.kl(distribution).mean())
@@ -167,51 +174,66 @@ class RAT:
             "entropy": float(distribution.entropy().mean()),
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
-            "solver_fallbacks": fallbacks,
+            "solver_fallbacks": float(torch.stack(failures).sum()),
         }
 
-    def _actor_direction(self, batch: Batch, previous: dict[str, Tensor] | None, entropy_coefficient: float) -> Step:
+    def _actor_step(
+        self, observations: Tensor, actions: Tensor, behaviour: Tensor, advantages: Tensor, size: Tensor, bonus: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Moves the actor along the natural gradient of a mini-batch.
+
+        Args:
+            observations, actions, behaviour, advantages: columns of a `Batch`; ``behaviour`` is its ``log_prob``.
+            size: the step size, a scalar.
+            bonus: the entropy's weight, a scalar.
+
+        Returns:
+            Norm of the direction, and whether its system took more than a Cholesky factorisation; scalars.
+        """
         with self.transform.record():
-            log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
-        ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
-        zeta = self.config.kaczmarz_decay
+            log_prob = self.policy.actor(observations).log_prob(actions)
+        ratio, y = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
+        zeta, carried = self.config.kaczmarz_decay, self._carried
         pull = 0.0 if self.config.curvature_rows else self.config.weight_decay
         if pull:
             decayed = {
                 name: p.detach() * (-pull / self.config.damping) for name, p in self.transform.parameters.items()
             }
-            carried = decayed if previous is None else {n: previous[n].lerp(w, 1 - zeta) for n, w in decayed.items()}
-            return self.transform(log_prob, advantages, ratio, previous=carried, decay=1.0)
-        return self.transform(log_prob, advantages, ratio, previous=previous, decay=zeta)
+            start = decayed if carried is None else {n: carried[n].lerp(w, 1 - zeta) for n, w in decayed.items()}
+            step = self.transform(log_prob, y, ratio, previous=start, decay=1.0)
+        else:
+            step = self.transform(log_prob, y, ratio, previous=carried, decay=zeta)
+        if zeta:
+            self._carried = step.direction
+        return self._move(step.direction, size), _failed(step.solution, size)
 
-    def _shared_direction(self, batch: Batch, entropy_coefficient: float) -> tuple[dict[str, Tensor], Solution]:
-        """Direction, and how it was found."""
+    def _shared_step(self, batch: Batch, size: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_actor_step`, of both networks."""
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, batch, self.generator)
-        ratio, advantages = self._ratio_and_advantages(batch, log_prob.detach(), entropy_coefficient)
+        ratio, advantages = self._ratio_and_advantages(log_prob.detach(), batch.log_prob, batch.advantages, bonus)
         solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
         transformed = solution.x
         errors = (self.policy.value_head.normalize(batch.returns) - values).square()
         gain = (ratio * transformed[:, 0] * log_prob).mean()
         gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
-        return dict(zip(self.transform.parameters, gradients, strict=True)), solution
+        direction = dict(zip(self.transform.parameters, gradients, strict=True))
+        return self._move(direction, size), _failed(solution, size)
 
     def _ratio_and_advantages(
-        self, batch: Batch, log_prob: Tensor, entropy_coefficient: float
+        self, log_prob: Tensor, behaviour: Tensor, advantages: Tensor, bonus: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ratio = (log_prob - batch.log_prob).exp().clamp(*self.config.ratio_bounds)
-        advantages = batch.normalized_advantages
+        ratio = (log_prob - behaviour).exp().clamp(*self.config.ratio_bounds)
         # The entropy's gradient is that of the surrogate with −log π for the advantage (centred, as any baseline may).
-        return ratio, advantages + entropy_coefficient * (log_prob.mean() - log_prob)
+        return ratio, normalized(advantages) + bonus * (log_prob.mean() - log_prob)
 
     @torch.no_grad()
-    def _move(self, direction: dict[str, Tensor]) -> Tensor:
+    def _move(self, direction: dict[str, Tensor], size: Tensor) -> Tensor:
         """Takes the step; returns the norm of the direction."""
         norm = torch.stack([g.norm() for g in direction.values()]).norm()
-        size = torch.full_like(norm, self.step_size.value)
         if self.config.max_step_norm is not None:
-            size = size.clamp(max=self.config.max_step_norm / norm)
+            size = torch.minimum(size, self.config.max_step_norm / norm)
         for name, g in direction.items():
             self.transform.parameters[name].add_(g * size)
         return norm
@@ -223,6 +245,12 @@ class RAT:
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
         self.step_size.value = state["step_size"]
+
+
+def _failed(solution: Solution, like: Tensor) -> Tensor:
+    if solution.holds is not None:
+        return ~solution.holds
+    return torch.full_like(like, solution.method != "cholesky", dtype=torch.bool)
 
 
 def _critic(policy: ActorCritic, config: RATConfig, generator: torch.Generator) -> Critic:

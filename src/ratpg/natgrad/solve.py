@@ -27,11 +27,14 @@ class Solution:
         x: the solution, shaped as the right-hand side.
         method: ``"cholesky"`` | ``"jitter"`` (Cholesky of ``M + jitter·I``) | ``"eigh"`` (pseudo-inverse).
         jitter: what was added to the diagonal; 0 unless ``method == "jitter"``.
+        holds: of a deferred solution, whether it is one, a bool scalar on the device: False where the matrix was not
+            positive definite or something was not finite, and then ``x`` is 0. None where that was looked at.
     """
 
     x: Tensor
     method: Literal["cholesky", "jitter", "eigh"]
     jitter: float = 0.0
+    holds: Tensor | None = None
 
 
 def solve_spd(matrix: Tensor, rhs: Tensor, workspace: Workspace | None = None) -> Solution:
@@ -55,17 +58,17 @@ def solve_spd(matrix: Tensor, rhs: Tensor, workspace: Workspace | None = None) -
         raise ValueError("the system is not finite: look for NaN or infinity in log-probabilities or advantages")
     smallest_pivot = _smallest_pivot(diagonal)
     workspace = workspace or Workspace()
-    factor = _factorise(matrix, smallest_pivot, workspace)
-    if factor is not None:
+    factor, exists = _factorise(matrix, smallest_pivot, workspace)
+    if exists:
         return Solution(_back_substitute(factor, rhs), "cholesky")
 
     matrix = matrix.tril() + matrix.tril(-1).T
     if not matrix.isfinite().all():
         raise ValueError("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
-    jitter = 10 * smallest_pivot
+    jitter = 10 * float(smallest_pivot)
     if jitter > 0:
-        factor = _factorise(matrix + jitter * torch.eye(len(matrix)).to(matrix), smallest_pivot, workspace)
-        if factor is not None:
+        factor, exists = _factorise(matrix + jitter * torch.eye(len(matrix)).to(matrix), smallest_pivot, workspace)
+        if exists:
             return Solution(_back_substitute(factor, rhs), "jitter", jitter)
 
     eigenvalues, vectors = torch.linalg.eigh(matrix)
@@ -75,12 +78,23 @@ def solve_spd(matrix: Tensor, rhs: Tensor, workspace: Workspace | None = None) -
     return Solution((vectors @ (inverse[:, None] * (vectors.T @ columns))).view_as(rhs), "eigh")
 
 
+def solve_spd_deferred(matrix: Tensor, rhs: Tensor, workspace: Workspace) -> Solution:
+    """As `solve_spd`, by Cholesky alone and without a look at the result: the host does not wait for the device."""
+    factor, exists = _factorise(matrix, _smallest_pivot(matrix.diagonal()), workspace)
+    x = _back_substitute(factor, rhs)
+    holds = exists & x.isfinite().all()
+    return Solution(torch.where(holds, x, 0.0), "cholesky", holds=holds)
+
+
 def cholesky(matrix: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     """Cholesky factor ``L`` of the lower triangle of ``matrix``, and whether it exists (a bool scalar).
 
     Right-looking by block columns, so that nearly all of the work is matrix products of what lies in one piece, over
     the lower triangle only. The strict upper triangle of ``L`` is undefined.
     """
+    if matrix.is_cuda:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        return factor, info == 0
     size = len(matrix)
     factor = workspace.take("cholesky", (size, size), matrix).copy_(matrix)
     infos = []
@@ -100,15 +114,15 @@ def cholesky(matrix: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     return factor, (torch.stack(infos) == 0).all()
 
 
-def _factorise(matrix: Tensor, smallest_pivot: float, workspace: Workspace) -> Tensor | None:
-    """The Cholesky factor, or None where the matrix is not positive definite to working precision."""
+def _factorise(matrix: Tensor, smallest_pivot: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor, and whether the matrix is positive definite to working precision."""
     factor, exists = cholesky(matrix, workspace)
-    return factor if bool(exists & (factor.diagonal().min().square() > smallest_pivot)) else None
+    return factor, exists & (factor.diagonal().min().square() > smallest_pivot)
 
 
-def _smallest_pivot(diagonal: Tensor) -> float:
+def _smallest_pivot(diagonal: Tensor) -> Tensor:
     """Below this a pivot is rounding noise: random errors of relative size ε grow like √n."""
-    return float(diagonal.max()) * len(diagonal) ** 0.5 * torch.finfo(diagonal.dtype).eps
+    return diagonal.max() * (len(diagonal) ** 0.5 * torch.finfo(diagonal.dtype).eps)
 
 
 def _back_substitute(factor: Tensor, rhs: Tensor) -> Tensor:

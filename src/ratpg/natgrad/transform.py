@@ -23,7 +23,7 @@ from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import Factor, gram, lower_gram
 from ratpg.natgrad.plan import Plan, plan_of
-from ratpg.natgrad.solve import Solution, solve_spd
+from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
 from ratpg.natgrad.workspace import Workspace
 
 
@@ -69,6 +69,10 @@ class AdvantageTransform:
             ``(λI + H_RᵀΣ_R H_R)⁻¹ HᵀΣy``: directions which only the other samples know of are stretched by
             ``1/λ``. None for all samples.
 
+    Attributes:
+        deferred: whether nothing may make the host wait for the device, as in a CUDA graph; False at first. Then values
+            are not checked, and a step that cannot be had is zero, which ``step.solution.holds`` tells.
+
     Raises:
         ValueError: for a negative or non-finite damping, curvature rows without damping or less than one, or where
             nothing is trainable.
@@ -86,7 +90,7 @@ class AdvantageTransform:
             raise ValueError(
                 f"curvature_rows must be at least 1, and needs damping > 0; got {curvature_rows}, {damping}"
             )
-        self.damping, self.curvature_rows = damping, curvature_rows
+        self.damping, self.curvature_rows, self.deferred = damping, curvature_rows, False
         self._recorder = Recorder.over(actor)
         self.parameters = self._recorder.parameters
         self._recorded: tuple[list[Factor], Tensor] | None = None
@@ -155,7 +159,7 @@ class AdvantageTransform:
             target = root * (y - along_previous)
             whole = self.curvature_rows is None or self.curvature_rows >= len(y)
             if whole:
-                solution = solve_spd(self._system(factors, root), target, self._workspace)
+                solution = self._solve(factors, root, target)
                 z = solution.x
             else:
                 solution, z = self._solve_rows(factors, root, target)
@@ -170,6 +174,8 @@ class AdvantageTransform:
                 along = target - self.damping * z + root * along_previous
             else:
                 along = root * sum((factor.matvec(direction) for factor in factors), torch.zeros_like(y))
+            if solution.holds is not None:
+                direction = {name: torch.where(solution.holds, g, 0.0) for name, g in direction.items()}
         return Step(
             advantage=z / root,
             direction={name: direction[name] for name in self.parameters},
@@ -201,7 +207,7 @@ class AdvantageTransform:
         targets = targets.detach()
         factors, root = self._factors(log_prob, targets[:, 0], weights)
         with _full_precision():
-            solution = solve_spd(self._system(factors, root), root[:, None] * targets, self._workspace)
+            solution = self._solve(factors, root, root[:, None] * targets)
         return replace(solution, x=solution.x / root[:, None])
 
     def _factors(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> tuple[list[Factor], Tensor]:
@@ -215,7 +221,7 @@ class AdvantageTransform:
             raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
         if not y.numel():
             raise ValueError("there are no samples: log_prob, advantages and weights are empty")
-        if not bool((w > 0).all()):
+        if not (self.deferred or bool((w > 0).all())):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         with torch.enable_grad(), _full_precision():
             factors = self._recorder.factors(log_prob)
@@ -234,16 +240,17 @@ class AdvantageTransform:
         for factor in factors:
             gradient.update(factor.rmatvec(root * target))
         along = torch.stack([head.matvec(gradient) for head in heads]).sum(0)
-        solution = solve_spd(self._system(heads, root_of_rows), root_of_rows * along, self._workspace)
+        solution = self._solve(heads, root_of_rows, root_of_rows * along)
         z = target.clone()
         z[:rows] -= (root_of_rows / root[:rows]) * solution.x
         return solution, z / self.damping
 
-    def _system(self, factors: Sequence[Factor], root: Tensor) -> Tensor:
-        """The lower triangle of ``λI + SKS``."""
+    def _solve(self, factors: Sequence[Factor], root: Tensor, rhs: Tensor) -> Solution:
+        """Solves with ``λI + SKS``, of which the lower triangle is made."""
         system = lower_gram(factors, root, self._workspace).mul_(root).mul_(root[:, None])
         system.diagonal().add_(self.damping)
-        return system
+        solve = solve_spd_deferred if self.deferred else solve_spd
+        return solve(system, rhs, self._workspace)
 
 
 @contextmanager

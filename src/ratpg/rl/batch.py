@@ -44,8 +44,7 @@ class Batch:
     @property
     def normalized_advantages(self) -> Tensor:
         """Advantages centred and divided by their root mean square, ``[M]``."""
-        centred = self.advantages - self.advantages.mean()
-        return centred / (centred.square().mean().sqrt() + 1e-8)
+        return normalized(self.advantages)
 
     def __getitem__(self, index: Tensor) -> "Batch":
         return Batch(
@@ -61,6 +60,12 @@ class Batch:
         """Parts of a random permutation, as `shuffled_parts` makes them."""
         for index in shuffled_parts(len(self), count, generator):
             yield self[index.to(self.advantages.device)]
+
+
+def normalized(advantages: Tensor) -> Tensor:
+    """Centred, and divided by the root mean square."""
+    centred = advantages - advantages.mean()
+    return centred / (centred.square().mean().sqrt() + 1e-8)
 
 
 def shuffled_parts(rows: int, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -1,0 +1,105 @@
+"""What a CUDA graph captures: that it never waits for the device, and, where there is a GPU, that it is the same."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ratpg.algorithms.graphed import WARM_UP, Graphed
+from ratpg.algorithms.rat import RAT, RATConfig
+
+from .problem import CENSORED, DISCRETE, GAUSSIAN, make_batch, make_policy
+
+WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "_unique2"}
+"""Operations whose result the host needs before it goes on."""
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations that would make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        boolean_index = name == "index" and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if name in WAITS or boolean_index:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_collector_finds_what_waits() -> None:
+    x = torch.arange(3.0)
+    for wait in (x.sum().item, lambda: x[x > 1], x.nonzero, lambda: bool(x.sum() > 0)):
+        with Waits() as waits:
+            wait()
+        assert waits.found
+
+
+@pytest.mark.parametrize("spec", [GAUSSIAN, CENSORED, DISCRETE], ids=["gaussian", "censored", "discrete"])
+@pytest.mark.parametrize("changes", [{}, {"kaczmarz_decay": 0.5}, {"curvature_rows": 8}, {"max_step_norm": 0.1}])
+def test_a_step_of_rat_never_waits_when_it_is_deferred(spec: Any, changes: dict[str, Any]) -> None:
+    policy = make_policy(spec)
+    rat = RAT(policy, RATConfig(**changes), torch.Generator())
+    rat.transform.deferred = True
+    batch = make_batch(policy)
+    columns = batch.observations, batch.actions, batch.log_prob, batch.advantages
+    size, bonus = torch.tensor(0.1).double(), torch.tensor(0.01).double()
+    rat._actor_step(*columns, size, bonus)  # a new structure is compared with autograd once, which waits
+    with Waits() as waits:
+        rat._actor_step(*columns, size, bonus)
+    assert waits.found == []
+
+
+def test_a_step_of_the_adam_critic_never_waits() -> None:
+    policy = make_policy(GAUSSIAN)
+    rat = RAT(policy, RATConfig(), torch.Generator())
+    batch = make_batch(policy)
+    with Waits() as waits:
+        rat.critic._step(batch.observations, batch.returns)
+    assert waits.found == []
+
+
+def test_a_deferred_update_is_the_update() -> None:
+    parameters = []
+    for deferred in (False, True):
+        policy = make_policy(CENSORED)
+        rat = RAT(policy, RATConfig(), torch.Generator().manual_seed(7))
+        rat.transform.deferred = deferred
+        assert rat.update(make_batch(policy))["solver_fallbacks"] == 0
+        parameters.append(policy.state_dict())
+    torch.testing.assert_close(parameters[0], parameters[1])
+
+
+def test_on_a_cpu_the_function_is_called_as_it_is() -> None:
+    x, given = torch.ones(2), []
+
+    def function(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given.append(inputs)
+        return inputs
+
+    assert Graphed(function)(x) == (x,)
+    assert given[0][0] is x
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("spec", [GAUSSIAN, CENSORED, DISCRETE], ids=["gaussian", "censored", "discrete"])
+def test_a_captured_update_is_the_update(spec: Any) -> None:
+    def parameters(wrap: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
+        policy = make_policy(spec)
+        batch = make_batch(copy.deepcopy(policy))
+        policy = policy.cuda()
+        rat = RAT(policy, RATConfig(epochs=2 * WARM_UP), torch.Generator().manual_seed(7))
+        rat._launch, rat.critic._launch = wrap(rat._actor_step), wrap(rat.critic._step)
+        moved = {name: value.cuda() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+        with torch.no_grad():
+            distribution = policy.actor(moved["observations"]).detach()
+        for _ in range(3):
+            rat.update(type(batch)(**moved, distribution=distribution))
+        return policy.state_dict()
+
+    torch.testing.assert_close(parameters(Graphed), parameters(lambda function: function))
