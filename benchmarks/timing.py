@@ -66,7 +66,7 @@ def commit() -> str:
     """The commit that is measured, with ``-dirty`` where the code differs from it."""
     describe = ["git", "describe", "--always"]
     name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "benchmarks"]).returncode
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/src", ":/benchmarks"]).returncode
     return f"{name}-dirty" if changed else name
 
 
