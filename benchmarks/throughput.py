@@ -23,6 +23,8 @@ from timing import machine, rate, require_peers
 
 ROLLOUTS = 4
 """In a turn: a critic's fit may go on while the next rollout is collected."""
+PAPER_ROLLOUTS = 2
+"""The same for preset ``paper``, whose rollouts are four times as long."""
 PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
 
 
@@ -80,7 +82,8 @@ def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
     trials = {vector: sb3_training("ppo", vector, config) for vector in VECTORS}
     faster = max(trials, key=lambda vector: statistics.median(in_turns({vector: trials[vector]}, 2)[vector]))
     tasks = {name: sb3_training(algo, faster, config) for name, algo in PEERS.items()}
-    tasks |= {"RAT": training(config, 2), "PPO": training(config_of("ppo", "paper", env, threads), 2)}
+    ours = {"RAT": config, "PPO": config_of("ppo", "paper", env, threads)}
+    tasks |= {name: training(config, PAPER_ROLLOUTS) for name, config in ours.items()}
     rows = rows_of(env, in_turns(tasks, repeats), "SB3 PPO")
     return [row | {"environments of SB3": faster} for row in rows]
 

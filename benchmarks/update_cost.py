@@ -1,6 +1,6 @@
 """The cost of one step of RAT against other ways to a step, on the same mini-batch in the same run.
 
-    python benchmarks/update_cost.py                 # B = 1024, width 256, every shape: the table in the README
+    python benchmarks/update_cost.py                 # B = 1024, width 256: the README's table, into results/update_cost
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
     python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm
     python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64, into results/update_cost
@@ -113,6 +113,19 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(rows: list[Row]) -> list[Row]:
+    """One row a shape: what the README shows."""
+    names = {"rat": "RAT", "ppo": "PPO's actor step", "cg": "CG, 10 products", "materialised": "materialised + LU"}
+    table: list[Row] = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        of = {str(row["way"]): row for row in rows if row["shape"] == shape}
+        line: Row = {"shape": shape}
+        line |= {f"{names[way]} (ms)": row["milliseconds"] for way, row in of.items()}
+        line |= {f"{names[way]} (MB)": of[way]["megabytes"] for way in ("rat", "materialised") if way in of}
+        table.append(line)
+    return table
+
+
 def draw(rows: list[Row], output: Path) -> None:
     """How the cost grows with B at width 256, and with p at B = 1024."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
@@ -195,6 +208,9 @@ def main() -> None:
             writer.writerows(rows)
         (RESULTS / "machine.txt").write_text(f"{machine()}; a large float32 product: {rate / 1e9:.0f} Gflop/s\n")
         draw(rows, RESULTS / "growth")
+    elif (arguments.batch, arguments.width) == (1024, 256):
+        write(RESULTS, "shapes", rows)
+        write(RESULTS, "table", summary(rows))
 
 
 if __name__ == "__main__":

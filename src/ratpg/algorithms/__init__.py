@@ -19,13 +19,10 @@ class Algorithm(Protocol):
     """What the training loop needs of an algorithm.
 
     Attributes:
-        exact: whether its steps are, at its own damping and for the objective it is given (advantages, entropy, weight
-            decay), the exact damped natural gradient of their mini-batch by construction.
         critic: one that is fitted apart from the actor, and may still be at it when `update` has returned: to be
             finished before values are asked for, or anything is saved.
     """
 
-    exact: bool
     critic: Critic | None
 
     def update(self, batch: Batch, remaining: float) -> dict[str, float]: ...

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ratpg.algorithms.checks import require
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import Recorder
 from ratpg.optim.kfac import KFAC
@@ -66,7 +67,6 @@ class ACKTR:
         generator: source of the mini-batches' order, and of the values drawn.
     """
 
-    exact = False
     critic = None
 
     def __init__(self, policy: ActorCritic, config: ACKTRConfig, generator: torch.Generator):
@@ -97,12 +97,10 @@ class ACKTR:
                 size, norm = step(minibatch, share)
                 sizes.append(size)
                 norms.append(norm)
-        with torch.no_grad():
-            distribution = policy.actor(batch.observations).detach()
-            kl = float(batch.distribution.kl(distribution).mean())
+        kl, entropy = kl_and_entropy(policy, batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": float(torch.stack(sizes).mean()),
             "grad_norm": float(torch.stack(norms).mean()),
         }

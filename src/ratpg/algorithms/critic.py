@@ -103,15 +103,16 @@ class AdamCritic(Critic):
         self._parameters = list(policy.critic.parameters())
         on_cuda = policy.device.type == "cuda"
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=on_cuda)
+        self._layers = policy.critic_layers()
         self._launch = Graphed(self._step)
 
     def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+        self._layers = self.policy.critic_layers()
         return [self._launch(observations[index], targets[index])[0] for index in parts]
 
     def _step(self, observations: Tensor, targets: Tensor) -> tuple[Tensor]:
-        layers = self.policy.critic_layers()
-        if layers is not None:
-            loss = squared_error_gradients(layers, observations, targets)
+        if self._layers is not None:
+            loss = squared_error_gradients(self._layers, observations, targets)
         else:
             loss = functional.mse_loss(self.policy.critic(observations), targets)
             self.optimizer.zero_grad()

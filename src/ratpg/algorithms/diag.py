@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import Recorder
 from ratpg.optim.kl_band import KLBand
@@ -78,8 +79,6 @@ class Diag:
         generator: source of the mini-batches' order.
     """
 
-    exact = False
-
     def __init__(self, policy: ActorCritic, config: DiagConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.recorder = Recorder.over(policy if policy.spec.shared else policy.actor)
@@ -111,16 +110,14 @@ class Diag:
         for _ in range(self.config.epochs):
             for minibatch in batch.minibatches(self.config.minibatches, self.generator):
                 norms.append(self._step(minibatch, self.config.entropy_coefficient * remaining))
-        with torch.no_grad():
-            distribution = self.policy.actor(batch.observations).detach()
-            kl = float(batch.distribution.kl(distribution).mean())
+        kl, entropy = kl_and_entropy(self.policy, batch)
         used = self.step_size.value
         self.step_size.update(kl)
         if self.critic is not None:
             self.critic.begin(batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
         }

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ratpg.algorithms.checks import require
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.rl.batch import Batch
-from ratpg.rl.distributions import Distribution
 from ratpg.rl.policy import ActorCritic
 
 
@@ -58,7 +58,6 @@ class PPO:
         generator: source of the mini-batches' order.
     """
 
-    exact = False
     critic = None
 
     def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):
@@ -87,25 +86,16 @@ class PPO:
                 norm, clip_fraction = self._step(minibatch)
                 norms.append(norm)
                 clipped.append(clip_fraction)
-            if config.target_kl is not None:
-                distribution, kl = self._moved(batch)
-                if kl > config.target_kl:
-                    break
-        if config.target_kl is None:
-            distribution, kl = self._moved(batch)
+            if config.target_kl is not None and kl_and_entropy(policy, batch)[0] > config.target_kl:
+                break
+        kl, entropy = kl_and_entropy(policy, batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": learning_rate,
             "grad_norm": float(torch.stack(norms).mean()),
             "clip_fraction": float(torch.stack(clipped).mean()),
         }
-
-    @torch.no_grad()
-    def _moved(self, batch: Batch) -> tuple[Distribution, float]:
-        """The policy as it is now, and its KL divergence from the behaviour policy."""
-        distribution: Any = self.policy.actor(batch.observations).detach()
-        return distribution, float(batch.distribution.kl(distribution).mean())
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         config, policy = self.config, self.policy

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.graphed import Graphed
 from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import AdvantageTransform, Solution
@@ -121,7 +122,6 @@ class RAT:
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.shared = policy.spec.shared
-        self.exact = not (self.shared or config.kaczmarz_decay or config.curvature_rows)
         if self.shared and config.kaczmarz_decay:
             raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
         if self.shared and config.curvature_rows:
@@ -162,16 +162,14 @@ class RAT:
                     norm, failed = self._launch(*columns, size, bonus)
                 norms.append(norm)
                 failures.append(failed)
-        with torch.no_grad():
-            distribution = self.policy.actor(batch.observations).detach()
-            kl = float(batch.distribution.kl(distribution).mean())
+        kl, entropy = kl_and_entropy(self.policy, batch)
         used = self.step_size.value
         self.step_size.update(kl, min(1.0, 2 * remaining) if config.anneal_kl_band else 1.0)
         if self.critic is not None:
             self.critic.begin(batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
             "solver_fallbacks": float(torch.stack(failures).sum()),

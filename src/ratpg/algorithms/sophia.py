@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import require_separate
 from ratpg.optim.sophia import Sophia as SophiaOptimizer
 from ratpg.optim.sophia import gauss_newton_bartlett, hutchinson
@@ -76,8 +77,6 @@ class Sophia:
         BadConfig: where actor and critic share layers.
     """
 
-    exact = False
-
     def __init__(self, policy: ActorCritic, config: SophiaConfig, generator: torch.Generator):
         require_separate(policy, "sophia")
         self.policy, self.config, self.generator = policy, config, generator
@@ -112,13 +111,11 @@ class Sophia:
             for _ in range(config.epochs)
             for minibatch in batch.minibatches(config.minibatches, self.generator)
         ]
-        with torch.no_grad():
-            distribution = self.policy.actor(batch.observations).detach()
-            kl = float(batch.distribution.kl(distribution).mean())
+        kl, entropy = kl_and_entropy(self.policy, batch)
         self.critic.begin(batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": learning_rate,
             "grad_norm": float(torch.stack(norms).mean()),
         }

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import AdamCritic
+from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import require_separate
 from ratpg.natgrad.fisher import conjugate_gradient, flatten, kl_fisher, unflatten
 from ratpg.optim.kl_band import KLBand
@@ -79,8 +80,6 @@ class TRPO:
         BadConfig: where actor and critic share layers.
     """
 
-    exact = False
-
     def __init__(self, policy: ActorCritic, config: TRPOConfig, generator: torch.Generator):
         require_separate(policy, "trpo")
         self.policy, self.config, self.generator = policy, config, generator
@@ -112,14 +111,12 @@ class TRPO:
                 norm, size = self._actor_step(minibatch)
                 norms.append(norm)
                 sizes.append(size)
-        with torch.no_grad():
-            distribution = self.policy.actor(batch.observations).detach()
-            kl = float(batch.distribution.kl(distribution).mean())
+        kl, entropy = kl_and_entropy(self.policy, batch)
         self.step_size.update(kl)
         self.critic.begin(batch)
         return {
             "kl": kl,
-            "entropy": float(distribution.entropy().mean()),
+            "entropy": entropy,
             "learning_rate": sum(sizes) / len(sizes),
             "grad_norm": float(torch.stack(norms).mean()),
             "failed_line_searches": sizes.count(0.0),

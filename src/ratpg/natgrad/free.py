@@ -122,6 +122,7 @@ def stand_ins(
                     replaced.append((module, attribute, parameter))
         for module, attribute, parameter in replaced:
             stand_in = StandIn.of(parameter, lambda value: value, partial(on_expand, name_of[id(parameter)]))
+            # The module finds it where it looks for its parameter; a tensor is no `nn.Parameter`, which is the point.
             module._parameters[attribute] = stand_in  # type: ignore[assignment]
         yield
     finally:

@@ -95,13 +95,13 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
         gamma: discount γ.
         lam: GAE's λ.
     """
-    normalized = policy.normalize(rollout.observations)  # [T + 1, N, d]
-    values = policy.value(normalized.flatten(0, 1)).view(normalized.shape[:2])
+    everything = policy.normalize(rollout.observations)  # [T + 1, N, d]
+    values = policy.value(everything.flatten(0, 1)).view(everything.shape[:2])
     advantages = gae(rewards, values, rollout.terminated, rollout.truncated, rollout.valid, gamma, lam)
     kept = rollout.valid.flatten().nonzero().squeeze(1)
     if len(kept) >= LARGE:
         kept = kept[: len(kept) // GRAIN * GRAIN]
-    observations, actions = normalized[:-1].flatten(0, 1)[kept], rollout.actions.flatten(0, 1)[kept]
+    observations, actions = everything[:-1].flatten(0, 1)[kept], rollout.actions.flatten(0, 1)[kept]
     distribution = policy.actor(observations).detach()
     return Batch(
         observations=observations,

@@ -45,6 +45,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, env_seed: int | None = None):
         try:
             torch.zeros((), device=config.device, dtype=torch.float64).cpu()  # statistics are float64
+        # Whatever torch raises for a device: one it was not built for, that is not there, or that only pretends (meta).
         except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
             raise BadConfig(f"device '{config.device}' cannot be used: {str(error).splitlines()[0]}") from error
         self.envs: VecEnv = make_vec(
@@ -184,11 +185,8 @@ class Trainer:
         batch = self._batch(rollout)
         value_loss = float(batch.advantages.square().mean() / self.policy.value_head.std.square())
         self._require_finite({"value_loss": value_loss})
-        if self.algorithm.exact:  # the cosine is 1 by construction, and measuring it would cost another such step
-            metrics = self.algorithm.update(batch, remaining) | {"natural_cosine": 1.0}
-        else:
-            metrics = self.algorithm.update(self.probe.watch(batch), remaining)
-            metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
+        metrics = self.algorithm.update(self.probe.watch(batch), remaining)
+        metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
         self._require_finite(metrics)
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.normalizer.update(rollout.observations[:-1].flatten(2)[rollout.valid])
