@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,6 +53,8 @@ def test_a_step_of_rat_never_waits_when_it_is_deferred(spec: Any, changes: dict[
     rat._actor_step(*columns, size, bonus)  # a new structure is compared with autograd once, which waits
     with Waits() as waits:
         rat._actor_step(*columns, size, bonus)
+        if rat.measures:
+            rat._actor_step(*columns, size, bonus, measured=True)
     assert waits.found == []
 
 
@@ -95,6 +98,7 @@ def test_a_captured_update_is_the_update(spec: Any) -> None:
         policy = policy.cuda()
         rat = RAT(policy, RATConfig(epochs=2 * WARM_UP), torch.Generator().manual_seed(7))
         rat._launch, rat.critic._launch = wrap(rat._actor_step), wrap(rat.critic._step)
+        rat._launch_measured = wrap(partial(rat._actor_step, measured=True))
         moved = {name: value.cuda() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         with torch.no_grad():
             distribution = policy.actor(moved["observations"]).detach()

@@ -45,7 +45,12 @@ def test_every_kind_of_factor_carries_the_previous_direction(name: str) -> None:
     transform, log_prob = record(CASES[name](), damping=0.1)
     before = torch.randn(given.scores.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     previous = unflat(before, transform.parameters)
-    step = transform(log_prob, given.advantages, given.weights, previous=previous, decay=0.7)
+    other = given.advantages.flip(0)
+    step = transform(log_prob, given.advantages, given.weights, previous=previous, decay=0.7, reference=other)
+    assert step.reference is not None
+    assert list(step.reference) == list(step.direction)
+    alone = dense.natural_gradient(given.scores, other, given.weights, 0.1)
+    assert relative_error(flat(step.reference), alone) <= 1e-10
     expected = dense.kaczmarz_step(given.scores, given.advantages, given.weights, 0.1, before, 0.7)
     assert relative_error(flat(step.direction), expected) <= 1e-10
 

@@ -36,6 +36,13 @@ def test_blocked_factor_is_lapacks(size: int) -> None:
     assert relative_error(factor.tril(), torch.linalg.cholesky(matrix)) <= 1e-12
 
 
+def test_a_column_is_solved_the_same_whatever_stands_beside_it() -> None:
+    matrix, rhs = _spd(200, dtype=torch.float32), _vector(200, 2, dtype=torch.float32)
+    together = solve_spd(matrix, rhs).x
+    for column in range(2):
+        assert torch.equal(together[:, column], solve_spd(matrix, rhs[:, column]).x)
+
+
 @pytest.mark.parametrize("bad", [0, 130, 299])
 def test_a_failed_factorisation_says_so(bad: int) -> None:
     matrix = _spd(300)

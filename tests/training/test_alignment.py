@@ -29,14 +29,23 @@ def problem() -> tuple[ActorCritic, Batch]:
 def measured(config: object) -> float:
     policy, batch = problem()
     probe = AlignmentProbe(policy)
-    make_algorithm(policy, config, torch.Generator().manual_seed(0)).update(probe.watch(batch), 1.0)
+    algorithm = make_algorithm(policy, config, torch.Generator().manual_seed(0))
+    metrics = algorithm.update(probe.watch(batch), 1.0)
     assert probe.cosine is not None
+    # What an algorithm says itself, which costs less, is what the probe sees of it.
+    assert algorithm.measures == ("natural_cosine" in metrics)
+    assert metrics.get("natural_cosine", probe.cosine) == pytest.approx(probe.cosine, abs=1e-3)
     return probe.cosine
 
 
 def test_rats_step_is_the_natural_gradient() -> None:
     config = RATConfig(entropy_coefficient=0.0, weight_decay=0.0, minibatches=3)
     assert measured(config) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"kaczmarz_decay": 0.9}, {"curvature_rows": 8, "weight_decay": 0.0}])
+def test_every_kind_of_rat_is_measured(changes: dict[str, float]) -> None:
+    assert 0 < measured(RATConfig(minibatches=3, **changes)) <= 1.0 + 1e-6
 
 
 def test_entropy_and_weight_decay_turn_rats_step_a_little() -> None:

@@ -19,10 +19,13 @@ class Algorithm(Protocol):
     """What the training loop needs of an algorithm.
 
     Attributes:
+        measures: whether its metrics have a ``natural_cosine``: that of its first step with the exact damped natural
+            gradient of the same mini-batch, at its own damping.
         critic: one that is fitted apart from the actor, and may still be at it when `update` has returned: to be
             finished before values are asked for, or anything is saved.
     """
 
+    measures: bool
     critic: Critic | None
 
     def update(self, batch: Batch, remaining: float) -> dict[str, float]: ...

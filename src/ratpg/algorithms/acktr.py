@@ -67,6 +67,7 @@ class ACKTR:
         generator: source of the mini-batches' order, and of the values drawn.
     """
 
+    measures = False
     critic = None
 
     def __init__(self, policy: ActorCritic, config: ACKTRConfig, generator: torch.Generator):

@@ -79,6 +79,8 @@ class Diag:
         generator: source of the mini-batches' order.
     """
 
+    measures = False
+
     def __init__(self, policy: ActorCritic, config: DiagConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
         self.recorder = Recorder.over(policy if policy.spec.shared else policy.actor)

@@ -58,6 +58,7 @@ class PPO:
         generator: source of the mini-batches' order.
     """
 
+    measures = False
     critic = None
 
     def __init__(self, policy: ActorCritic, config: PPOConfig, generator: torch.Generator):

@@ -1,6 +1,9 @@
 """RAT: natural policy gradients by Randomized Advantage Transformation (Sun, ICML 2026)."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -132,8 +135,14 @@ class RAT:
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
         self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz
         self.transform.deferred = policy.device.type == "cuda"
-        # What is carried from one mini-batch to the next, or drawn on the host, is no part of a captured graph.
-        self._launch = Graphed(self._actor_step) if not config.kaczmarz_decay else self._actor_step
+        self.measures = not (self.shared or config.curvature_rows)
+        launches: list[Callable[..., tuple[Tensor, ...]]] = [
+            self._actor_step,
+            partial(self._actor_step, measured=True),
+        ]
+        if not config.kaczmarz_decay:  # what is carried from one mini-batch to the next is no part of a captured graph
+            launches = [Graphed(launch) for launch in launches]
+        self._launch, self._launch_measured = launches
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -150,6 +159,7 @@ class RAT:
         # Where the graph of a step is captured, what differs from call to call has to be a tensor.
         size, bonus = (batch.returns.new_tensor(x) for x in (self.step_size.value, entropy_coefficient))
         norms, failures = [], []
+        cosine: Tensor | None = None
         if self.critic is None:
             self.policy.value_head.update(batch.returns)
         self._carried = None
@@ -159,7 +169,10 @@ class RAT:
                     norm, failed = self._shared_step(minibatch, size, bonus)
                 else:
                     columns = minibatch.observations, minibatch.actions, minibatch.log_prob, minibatch.advantages
-                    norm, failed = self._launch(*columns, size, bonus)
+                    if self.measures and cosine is None:
+                        norm, failed, cosine = self._launch_measured(*columns, size, bonus)
+                    else:
+                        norm, failed = self._launch(*columns, size, bonus)
                 norms.append(norm)
                 failures.append(failed)
         kl, entropy = kl_and_entropy(self.policy, batch)
@@ -167,43 +180,57 @@ class RAT:
         self.step_size.update(kl, min(1.0, 2 * remaining) if config.anneal_kl_band else 1.0)
         if self.critic is not None:
             self.critic.begin(batch)
-        return {
+        metrics = {
             "kl": kl,
             "entropy": entropy,
             "learning_rate": used,
             "grad_norm": float(torch.stack(norms).mean()),
             "solver_fallbacks": float(torch.stack(failures).sum()),
         }
+        return metrics if cosine is None else metrics | {"natural_cosine": float(cosine)}
 
     def _actor_step(
-        self, observations: Tensor, actions: Tensor, behaviour: Tensor, advantages: Tensor, size: Tensor, bonus: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        behaviour: Tensor,
+        advantages: Tensor,
+        size: Tensor,
+        bonus: Tensor,
+        measured: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Moves the actor along the natural gradient of a mini-batch.
 
         Args:
             observations, actions, behaviour, advantages: columns of a `Batch`; ``behaviour`` is its ``log_prob``.
             size: the step size, a scalar.
             bonus: the entropy's weight, a scalar.
+            measured: whether the cosine of the direction with the damped natural gradient of the advantages alone,
+                without entropy, weight decay and what Kaczmarz carries, is returned too.
 
         Returns:
-            Norm of the direction, and whether its system took more than a Cholesky factorisation; scalars.
+            Norm of the direction, whether its system took more than a Cholesky factorisation, and perhaps the cosine;
+            scalars.
         """
         with self.transform.record():
             log_prob = self.policy.actor(observations).log_prob(actions)
         ratio, y = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
         zeta, carried = self.config.kaczmarz_decay, self._carried
+        reference = normalized(advantages) if measured else None
         pull = 0.0 if self.config.curvature_rows else self.config.weight_decay
         if pull:
             decayed = {
                 name: p.detach() * (-pull / self.config.damping) for name, p in self.transform.parameters.items()
             }
             start = decayed if carried is None else {n: carried[n].lerp(w, 1 - zeta) for n, w in decayed.items()}
-            step = self.transform(log_prob, y, ratio, previous=start, decay=1.0)
+            step = self.transform(log_prob, y, ratio, previous=start, decay=1.0, reference=reference)
         else:
-            step = self.transform(log_prob, y, ratio, previous=carried, decay=zeta)
+            step = self.transform(log_prob, y, ratio, previous=carried, decay=zeta, reference=reference)
         if zeta:
             self._carried = step.direction
-        return self._move(step.direction, size), _failed(step.solution, size)
+        norm = self._move(step.direction, size)
+        taken = norm, _failed(step.solution, size)
+        return taken if step.reference is None else (*taken, _cosine(step.direction, step.reference))
 
     def _shared_step(self, batch: Batch, size: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
         """As `_actor_step`, of both networks."""
@@ -243,6 +270,13 @@ class RAT:
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
         self.step_size.value = state["step_size"]
+
+
+def _cosine(g: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
+    pairs = [(g[name], other[name]) for name in g]
+    product = torch.stack([(a * b).sum() for a, b in pairs]).sum()
+    norms = (torch.stack([x.norm() for x in column]).norm() for column in zip(*pairs, strict=True))
+    return product / math.prod(norms, start=torch.ones_like(product)).clamp(min=1e-30)
 
 
 def _failed(solution: Solution, like: Tensor) -> Tensor:

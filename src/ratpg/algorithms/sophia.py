@@ -77,6 +77,8 @@ class Sophia:
         BadConfig: where actor and critic share layers.
     """
 
+    measures = False
+
     def __init__(self, policy: ActorCritic, config: SophiaConfig, generator: torch.Generator):
         require_separate(policy, "sophia")
         self.policy, self.config, self.generator = policy, config, generator

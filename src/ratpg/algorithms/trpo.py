@@ -80,6 +80,8 @@ class TRPO:
         BadConfig: where actor and critic share layers.
     """
 
+    measures = False
+
     def __init__(self, policy: ActorCritic, config: TRPOConfig, generator: torch.Generator):
         require_separate(policy, "trpo")
         self.policy, self.config, self.generator = policy, config, generator

@@ -126,7 +126,10 @@ def _smallest_pivot(diagonal: Tensor) -> Tensor:
 
 
 def _back_substitute(factor: Tensor, rhs: Tensor) -> Tensor:
-    columns = rhs if rhs.ndim == 2 else rhs[:, None]
-    # Two triangular solves read the factor as it lies; `cholesky_solve` would first transpose a copy of it.
-    half = torch.linalg.solve_triangular(factor, columns, upper=False)
-    return torch.linalg.solve_triangular(factor.mT, half, upper=True).view_as(rhs)
+    solved = []
+    # One column after the other, so that a solution is the same to the bit, whatever else is solved for with it.
+    for column in (rhs if rhs.ndim == 2 else rhs[:, None]).split(1, 1):
+        # Two triangular solves read the factor as it lies; `cholesky_solve` would first transpose a copy of it.
+        half = torch.linalg.solve_triangular(factor, column, upper=False)
+        solved.append(torch.linalg.solve_triangular(factor.mT, half, upper=True))
+    return torch.cat(solved, 1).view_as(rhs)

@@ -38,6 +38,7 @@ class Step:
         predicted_kl: second-order ``½ gᵀ HᵀΣH g``, the KL divergence that moving by ``direction`` causes, a scalar;
             moving by ``α g`` causes ``α²`` times as much.
         solution: how the B × B system was solved.
+        reference: the damped natural gradient of the reference advantages, where some were given.
     """
 
     advantage: Tensor
@@ -45,6 +46,7 @@ class Step:
     predicted_gain: Tensor
     predicted_kl: Tensor
     solution: Solution
+    reference: dict[str, Tensor] | None = None
 
 
 class AdvantageTransform:
@@ -132,6 +134,7 @@ class AdvantageTransform:
         *,
         previous: Mapping[str, Tensor] | None = None,
         decay: float = 0.0,
+        reference: Tensor | None = None,
     ) -> Step:
         """The step for one mini-batch.
 
@@ -141,10 +144,12 @@ class AdvantageTransform:
             weights: importance ratios ``w [B]``, > 0; ones by default.
             previous: ``g_{j−1}``, the last mini-batch's ``direction``, for Kaczmarz.
             decay: ζ ∈ [0, 1]; 0 ignores ``previous``.
+            reference: other advantages ``[B]``, whose natural gradient without any carried term is wanted as well, to
+                see how near the step is to it; it comes from the same factorisation.
 
         Raises:
             ValueError: for shapes that do not fit, weights that are not positive, a decay outside [0, 1],
-                or input that is not finite.
+                input that is not finite, or a reference where curvature is that of some rows only.
             CaptureError: where the recorded pass cannot give a right score matrix.
         """
         if not 0.0 <= decay <= 1.0:
@@ -158,15 +163,20 @@ class AdvantageTransform:
                     along_previous.add_(factor.matvec(previous), alpha=decay)
             target = root * (y - along_previous)
             whole = self.curvature_rows is None or self.curvature_rows >= len(y)
-            if whole:
+            natural = None
+            if not whole:
+                if reference is not None:
+                    raise ValueError("a reference needs the curvature of all rows")
+                solution, z = self._solve_rows(factors, root, target)
+            elif reference is None:
                 solution = self._solve(factors, root, target)
                 z = solution.x
             else:
-                solution, z = self._solve_rows(factors, root, target)
+                solution = self._solve(factors, root, torch.stack([target, root * reference.detach()], 1))
+                z, for_reference = solution.x.unbind(1)
+                natural = self._to_parameters(factors, root * for_reference)
 
-            direction: dict[str, Tensor] = {}
-            for factor in factors:
-                direction.update(factor.rmatvec(root * z))
+            direction = self._to_parameters(factors, root * z)
             if previous is not None and decay > 0:
                 direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
             if whole and solution.method == "cholesky":
@@ -178,11 +188,19 @@ class AdvantageTransform:
                 direction = {name: torch.where(solution.holds, g, 0.0) for name, g in direction.items()}
         return Step(
             advantage=z / root,
-            direction={name: direction[name] for name in self.parameters},
+            direction=direction,
             predicted_gain=along @ (root * y),
             predicted_kl=0.5 * along @ along,
             solution=solution,
+            reference=natural,
         )
+
+    def _to_parameters(self, factors: Sequence[Factor], v: Tensor) -> dict[str, Tensor]:
+        """``Hᵀv``, in the parameters' order."""
+        products: dict[str, Tensor] = {}
+        for factor in factors:
+            products.update(factor.rmatvec(v))
+        return {name: products[name] for name in self.parameters}
 
     @torch.no_grad()
     def solve(self, log_prob: Tensor, targets: Tensor, weights: Tensor | None = None) -> Solution:
@@ -236,9 +254,7 @@ class AdvantageTransform:
         rows = self.curvature_rows or len(root)
         heads = [factor.head(rows) for factor in factors]
         root_of_rows = root[:rows] * (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
-        gradient: dict[str, Tensor] = {}
-        for factor in factors:
-            gradient.update(factor.rmatvec(root * target))
+        gradient = self._to_parameters(factors, root * target)
         along = torch.stack([head.matvec(gradient) for head in heads]).sum(0)
         solution = self._solve(heads, root_of_rows, root_of_rows * along)
         z = target.clone()

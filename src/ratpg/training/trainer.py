@@ -185,8 +185,11 @@ class Trainer:
         batch = self._batch(rollout)
         value_loss = float(batch.advantages.square().mean() / self.policy.value_head.std.square())
         self._require_finite({"value_loss": value_loss})
-        metrics = self.algorithm.update(self.probe.watch(batch), remaining)
-        metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
+        if self.algorithm.measures:
+            metrics = self.algorithm.update(batch, remaining)
+        else:
+            metrics = self.algorithm.update(self.probe.watch(batch), remaining)
+            metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
         self._require_finite(metrics)
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.normalizer.update(rollout.observations[:-1].flatten(2)[rollout.valid])
