@@ -54,6 +54,15 @@ def test_the_returns_shown_are_those_recorded() -> None:
             assert f"| `{shown[name]}` | {' | '.join(cells)} |" in README
 
 
+def test_the_throughputs_shown_are_those_recorded() -> None:
+    assert (ROOT / "results/throughput/simulator.md").read_text().strip() in README
+    with (ROOT / "results/throughput/peers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for ours in ("RAT", "PPO"):
+        ratios = [row["ratio"] for row in rows if row["what"] == ours]
+        assert f"{', '.join(ratios[:-1])} and {ratios[-1]}" in README
+
+
 def test_the_files_linked_exist() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / target).exists(), target
