@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/hopper-rat
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup train test test-slow lint format bench evidence clean
+.PHONY: setup setup-procgen train test test-slow lint format bench evidence clean
 
 setup: .venv/installed
 
@@ -12,6 +13,11 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+# The system library that EnvPool's Procgen draws with.
+setup-procgen: setup
+	@$(BIN)/python -c 'import envpool; envpool.make_gymnasium("CoinrunEasy-v0", num_envs=1)' 2>/dev/null || \
+	($(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libqt5gui5)
 
 # Trains into a new folder each time: runs/hopper-rat, then runs/hopper-rat-2, ...
 train: setup

@@ -4,7 +4,8 @@ import torch
 
 from ratpg.algorithms import CONFIGS, Config, make_algorithm
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 from ratpg.training.presets import preset
 from report import Row
 from timing import interleaved
@@ -26,7 +27,7 @@ class Update:
         torch.manual_seed(0)
         d_obs, d_action = SHAPES[env]
         bounds = (-1.0,) * d_action, (1.0,) * d_action
-        spec = PolicySpec((d_obs,), (d_action,), 0, 0, *bounds, action_bounds="tanh")
+        spec = PolicySpec((d_obs,), (d_action,), (), (), *bounds, action_bounds="tanh")
         config: Config = preset(algo, "paper", f"{env}-v4")["algorithm"]
         policy, generator = ActorCritic(spec), torch.Generator().manual_seed(0)
         self.minibatches = config.epochs * config.minibatches

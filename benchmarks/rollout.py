@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from ratpg.rl.envs import make_vec
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import collect
+from ratpg.rl.spec import PolicySpec
 from report import Row, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate

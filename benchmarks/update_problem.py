@@ -8,7 +8,8 @@ from torch.func import functional_call, grad, vmap
 
 from ratpg import AdvantageTransform
 from ratpg.natgrad.fisher import conjugate_gradient, flatten, kl_fisher, unflatten
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 
 SHAPES = {"Hopper": (11, 3), "HalfCheetah": (17, 6), "Ant": (27, 8), "Humanoid": (376, 17)}
 DAMPING = 0.1
@@ -30,7 +31,7 @@ class Problem:
         self.d_obs, self.d_action = SHAPES[env]
         self.batch, self.width = batch, width
         bounds = (-1.0,) * self.d_action, (1.0,) * self.d_action
-        spec = PolicySpec((self.d_obs,), (self.d_action,), 0, 0, *bounds, hidden=(width, width))
+        spec = PolicySpec((self.d_obs,), (self.d_action,), (), (), *bounds, hidden=(width, width))
         self.actor = ActorCritic(spec).actor
         self.parameters = dict(self.actor.named_parameters())
         self.observations = torch.randn(batch, self.d_obs)

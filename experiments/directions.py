@@ -13,10 +13,10 @@ from ratpg.natgrad import Recorder, Step
 from ratpg.natgrad.factors import Factor
 from ratpg.natgrad.fisher import conjugate_gradient, flatten, kl_fisher, score_fisher
 from ratpg.optim.kfac import KFAC
-from ratpg.rl.policy import CategoricalActor, GaussianActor
+from ratpg.rl.policy import DiscreteActor, GaussianActor
 from snapshots import Snapshot
 
-Actor = GaussianActor | CategoricalActor
+Actor = GaussianActor | DiscreteActor
 
 
 def materialised_scores(actor: Actor, observations: Tensor, actions: Tensor, chunk: int = 256) -> Tensor:

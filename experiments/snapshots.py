@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ratpg.rl.batch import make_batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import collect
+from ratpg.rl.spec import PolicySpec
 from ratpg.training.checkpoint import FILE
 from ratpg.training.config import TrainConfig
 from ratpg.training.trainer import Trainer

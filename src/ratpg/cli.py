@@ -28,6 +28,7 @@ from ratpg import __version__
 from ratpg.algorithms import CONFIGS
 from ratpg.natgrad import CaptureError
 from ratpg.rl.envs import Backend
+from ratpg.rl.envs.options import parse_options
 from ratpg.training.config import TrainConfig
 from ratpg.training.evaluate import evaluate
 from ratpg.training.logging import ProgressDisplay
@@ -80,6 +81,9 @@ class EvalArguments:
     """Seed of the environments."""
     backend: Backend | None = None
     """Another simulator than the run's own."""
+    env_options: tuple[str, ...] | None = None
+    """Other options of the environment than the run's own, each name=value; such as num_levels=0 start_level=10, the
+    levels of Procgen that it was not trained on."""
     summary: bool = False
     """Print one line for people instead of JSON."""
 
@@ -162,11 +166,12 @@ def parse_train(arguments: list[str]) -> TrainConfig:
     first.add_argument("--algo", default="rat")
     first.add_argument("--preset", default="default")
     first.add_argument("--env", default="")
+    first.add_argument("--shared", action="store_true")
     try:
         chosen, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise BadArguments(f"{error} (see ratpg train --help)") from None
-    defaults = preset(chosen.algo, chosen.preset, chosen.env)
+    defaults = preset(chosen.algo, chosen.preset, chosen.env, chosen.shared)
     generic: Any = TrainConfig
     return _parse(
         generic[CONFIGS[chosen.algo]],
@@ -202,6 +207,7 @@ def _eval(arguments: list[str]) -> int:
         seed=options.seed,
         backend=options.backend or config.backend,
         threads=config.threads,
+        options=parse_options(config.env_options if options.env_options is None else options.env_options),
     )
     if options.summary:
         print(

@@ -13,9 +13,20 @@ from torch.testing import assert_close
 from ratpg.algorithms import CONFIGS, Config, make_algorithm
 from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import PolicySpec
+from ratpg.rl.spec import PolicySpec
 
-from .problem import CENSORED, DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
+from .problem import (
+    BINARY,
+    CENSORED,
+    DISCRETE,
+    GAUSSIAN,
+    RECURRENT,
+    SEVERAL,
+    SHARED,
+    SHARED_RECURRENT,
+    make_batch,
+    make_policy,
+)
 
 SMALL: dict[str, dict[str, Any]] = {
     "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
@@ -30,7 +41,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"learning_rate": 0.01, "epochs": 2, "minibatches": 3},
 }
 SEPARATE_ONLY = ("trpo", "sophia")
-NETWORKS = {"gaussian": GAUSSIAN, "censored": CENSORED, "categorical": DISCRETE, "shared": SHARED}
+NETWORKS = {
+    "gaussian": GAUSSIAN,
+    "censored": CENSORED,
+    "categorical": DISCRETE,
+    "multi-categorical": SEVERAL,
+    "bernoulli": BINARY,
+    "shared": SHARED,
+    "recurrent": RECURRENT,
+    "shared and recurrent": SHARED_RECURRENT,
+}
 every_algorithm = pytest.mark.parametrize("algo", SMALL)
 every_network = pytest.mark.parametrize(
     ("algo", "spec"),
@@ -38,7 +58,7 @@ every_network = pytest.mark.parametrize(
         pytest.param(algo, spec, id=f"{algo}, {kind}")
         for algo in SMALL
         for kind, spec in NETWORKS.items()
-        if not (kind == "shared" and algo.startswith(SEPARATE_ONLY))
+        if not (spec.shared and algo.startswith(SEPARATE_ONLY))
     ],
 )
 
@@ -61,7 +81,7 @@ def test_every_algorithm_is_here() -> None:
 def test_every_parameter_moves_log_std_too(algo: str, spec: PolicySpec) -> None:
     policy = make_policy(spec)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    assert any("log_std" in name for name in before) == (spec is not DISCRETE)
+    assert any("log_std" in name for name in before) == (not spec.choices)
     make_algorithm(policy, small(algo), torch.Generator()).update(make_batch(policy), 1.0)
     for name, parameter in policy.named_parameters():
         assert not torch.equal(parameter, before[name]), name

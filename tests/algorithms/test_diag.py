@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ratpg.algorithms import Diag, DiagConfig
 from ratpg.natgrad import dense
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import PolicySpec
+from ratpg.rl.spec import PolicySpec
 
 from .problem import DISCRETE, GAUSSIAN, ROWS, make_batch, make_policy
 

@@ -9,15 +9,12 @@ from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
 
-LOWER = {("acktr", "CartPole-v1"): 120.0}
-"""ACKTR's default is not tuned yet: it ends between 149 and 362 over four seeds."""
-
 
 @pytest.mark.parametrize("algo", CONFIGS)
 @pytest.mark.parametrize(
     "env_id, steps, threshold",
     [
-        ("CartPole-v1", 40_000, 180.0),  # at best 500; a policy that has learnt nothing gets 20
+        ("CartPole-v1", 60_000, 180.0),  # at best 500; a policy that has learnt nothing gets 20
         ("InvertedPendulum-v4", 60_000, 200.0),  # at best 1000, at first 6
     ],
 )
@@ -26,4 +23,4 @@ def test_it_learns_to_balance(algo: str, env_id: str, steps: int, threshold: flo
     config = TrainConfig(total_timesteps=steps, run_dir=tmp_path / "run", threads=1, **settings)
     trainer = Trainer.start(config)
     trainer.run()
-    assert trainer.episodes.return_mean() > LOWER.get((algo, env_id), threshold)
+    assert trainer.episodes.return_mean() > threshold

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ratpg.algorithms import PPO, PPOConfig
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 
 from .problem import DISCRETE, GAUSSIAN, ROWS, make_batch, make_policy
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from ratpg.algorithms import RAT, RATConfig
 from ratpg.natgrad import dense
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import PolicySpec
+from ratpg.rl.spec import PolicySpec
 
 from .problem import DISCRETE, GAUSSIAN, ROWS, make_batch, make_policy
 

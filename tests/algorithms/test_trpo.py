@@ -8,7 +8,8 @@ from ratpg.algorithms import TRPO, TRPOConfig
 from ratpg.natgrad import Recorder
 from ratpg.natgrad.fisher import kl_fisher, score_fisher
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 
 from .problem import CENSORED, DISCRETE, GAUSSIAN, make_batch, make_policy
 

@@ -5,7 +5,8 @@ import torch
 
 from directions import Ways, error_bound, materialised_scores, reference
 from ratpg.natgrad.dense import natural_gradient, score_matrix
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 from snapshots import Snapshot
 
 DAMPING, N = 0.1, 64
@@ -14,7 +15,7 @@ DAMPING, N = 0.1, 64
 @pytest.fixture
 def batch() -> Snapshot:
     torch.manual_seed(0)
-    spec = PolicySpec((3,), (2,), 0, 0, (-1.0, -1.0), (1.0, 1.0), hidden=(8,), activation="tanh")
+    spec = PolicySpec((3,), (2,), action_low=(-1.0, -1.0), action_high=(1.0, 1.0), hidden=(8,), activation="tanh")
     policy = ActorCritic(spec).double()
     torch.nn.init.normal_(policy.actor.head.weight)
     tensors = torch.randn(N, 3), torch.randn(N, 2), torch.randn(N)

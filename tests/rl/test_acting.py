@@ -9,7 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from ratpg.rl.acting import _ModuleActor, _PerceptronActor, make_actor
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 
 STEPS, ENVS = 3, 7
 SPACES = {

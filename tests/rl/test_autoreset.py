@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ratpg.rl.envs import make_vec
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import Rollout, collect
+from ratpg.rl.spec import PolicySpec
 
 BACKENDS = ["envpool", "gymnasium"]
 PENDULUM_LIMIT, CARTPOLE_ANGLE, CARTPOLE_POSITION = 200, 0.2095, 2.4

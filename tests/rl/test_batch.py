@@ -7,15 +7,16 @@ from torch.testing import assert_close
 
 from ratpg.rl.advantage import gae
 from ratpg.rl.batch import GRAIN, Batch, make_batch, shuffled_parts
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import Rollout
+from ratpg.rl.spec import PolicySpec
 
 T, N, D, A = 9, 4, 3, 2
 
 
 def make_policy() -> ActorCritic:
     torch.manual_seed(0)
-    policy = ActorCritic(PolicySpec((D,), (A,), 0, 0, (), (), hidden=(8,)))
+    policy = ActorCritic(PolicySpec((D,), (A,), hidden=(8,)))
     policy.normalizer.update(2 * torch.randn(50, D) + 1)
     policy.value_head.update(5 * torch.randn(50) + 3)
     return policy

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, distributions
 from torch.testing import assert_close
 
-from ratpg.rl.distributions import Categorical, CensoredGaussian, DiagonalGaussian
+from ratpg.rl.distributions import Bernoulli, Categorical, CensoredGaussian, DiagonalGaussian, MultiCategorical
 
 B, A, SAMPLES = 7, 3, 200_000
 
@@ -38,6 +38,21 @@ GRID = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
 
 def categorical(seed: int) -> Categorical:
     return Categorical(2 * random(B, A, seed=seed))
+
+
+SIZES = (3, 2, 4)
+
+
+def multi(seed: int) -> MultiCategorical:
+    return MultiCategorical(2 * random(B, sum(SIZES), seed=seed), SIZES)
+
+
+def bernoulli(seed: int) -> Bernoulli:
+    return Bernoulli(2 * random(B, A, seed=seed))
+
+
+def reference_bernoulli(ours: Bernoulli) -> distributions.Independent:
+    return distributions.Independent(distributions.Bernoulli(logits=ours.logits), 1)
 
 
 def test_gaussian_log_prob_is_torchs() -> None:
@@ -158,20 +173,53 @@ def test_categorical_noise_is_finite_and_gumbel() -> None:
     assert noise.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.03)
 
 
-@pytest.mark.parametrize("kind", [DiagonalGaussian, Categorical])
-def test_noise_is_the_generators(kind: type[DiagonalGaussian] | type[Categorical]) -> None:
+def test_several_discrete_actions_are_independent() -> None:
+    p, q = multi(0), multi(1)
+    actions = torch.stack([torch.arange(B) % size for size in SIZES], 1)
+    pairs = [[distributions.Categorical(logits=logits) for logits in d.logits.split(SIZES, 1)] for d in (p, q)]
+    assert_close(p.log_prob(actions), sum(d.log_prob(a) for d, a in zip(pairs[0], actions.T, strict=True)))
+    assert_close(p.entropy(), sum(d.entropy() for d in pairs[0]))
+    assert_close(p.kl(q), sum(distributions.kl_divergence(a, b) for a, b in zip(*pairs, strict=True)))
+    assert_close(p.mode(), torch.stack([logits.argmax(1) for logits in p.logits.split(SIZES, 1)], 1))
+
+
+def test_several_discrete_samples_come_with_their_probabilities() -> None:
+    ours = MultiCategorical(torch.tensor([[0.7, 0.2, 0.1, 0.4, 0.6]]).log(), (3, 2))
+    samples = ours.sample(MultiCategorical.noise((SAMPLES,), 5, torch.Generator().manual_seed(0)))
+    frequencies = torch.stack([(samples == torch.tensor(pair)).all(1).float().mean() for pair in ((0, 0), (2, 1))])
+    assert_close(frequencies, torch.tensor([0.28, 0.06]), rtol=0, atol=0.005)
+
+
+def test_bernoulli_is_torchs() -> None:
+    p, q = bernoulli(0), bernoulli(1)
+    actions = (random(B, A, seed=9) > 0).long()
+    assert_close(p.log_prob(actions), reference_bernoulli(p).log_prob(actions.double()))
+    assert_close(p.entropy(), reference_bernoulli(p).entropy())
+    assert_close(p.kl(q), distributions.kl_divergence(reference_bernoulli(p), reference_bernoulli(q)))
+    assert p.log_prob(p.mode()).ge(p.log_prob(actions)).all()
+
+
+def test_bernoulli_samples_come_with_their_probabilities() -> None:
+    ours = Bernoulli(torch.tensor([[0.9, 0.5, 0.01]]).logit())
+    noise = Bernoulli.noise((SAMPLES,), 3, torch.Generator().manual_seed(0))
+    assert noise.isfinite().all()
+    assert_close(ours.sample(noise).float().mean(0), torch.tensor([0.9, 0.5, 0.01]), rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("kind", [DiagonalGaussian, Categorical, MultiCategorical, Bernoulli])
+def test_noise_is_the_generators(kind: type) -> None:
     first, again, other = (kind.noise((4, 2), A, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert first.shape == (4, 2, A)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("make", [gaussian, censored, categorical])
+@pytest.mark.parametrize("make", [gaussian, censored, categorical, multi, bernoulli])
 def test_the_kl_of_a_distribution_with_itself_is_zero(make: object) -> None:
     assert_close(make(0).kl(make(0)), torch.zeros(B, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("make", [gaussian, censored, categorical])
+@pytest.mark.parametrize("make", [gaussian, censored, categorical, multi, bernoulli])
 def test_an_indexed_distribution_is_that_of_those_rows(make: object) -> None:
     whole, index = make(0), torch.tensor([5, 1])
     assert_close(whole[index].entropy(), whole.entropy()[index])
@@ -182,3 +230,5 @@ def test_a_detached_distribution_has_no_graph() -> None:
     assert not DiagonalGaussian(leaf, leaf).detach().entropy().requires_grad
     assert not CensoredGaussian(leaf, leaf).detach().entropy().requires_grad
     assert not Categorical(leaf).detach().entropy().requires_grad
+    assert not MultiCategorical(leaf, (1, 2)).detach().entropy().requires_grad
+    assert not Bernoulli(leaf).detach().entropy().requires_grad

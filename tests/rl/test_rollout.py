@@ -8,8 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from ratpg.rl.envs import VecEnv, make_vec
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import NonFiniteExperience, Rollout, collect
+from ratpg.rl.spec import PolicySpec
 from toy_envs import FAULT_STEP, LENGTH
 
 STEPS = 10

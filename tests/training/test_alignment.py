@@ -8,13 +8,14 @@ import torch
 
 from ratpg.algorithms import CONFIGS, PPOConfig, RATConfig, make_algorithm
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
 
-SPEC = PolicySpec((5,), (2,), 0, 0, (), (), hidden=(6,), activation="tanh")
+SPEC = PolicySpec((5,), (2,), hidden=(6,), activation="tanh")
 
 
 def problem() -> tuple[ActorCritic, Batch]:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ratpg.rl.envs import make_vec
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 from ratpg.training.evaluate import evaluate
 
 

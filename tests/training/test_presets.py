@@ -1,12 +1,15 @@
 """The two presets are what the design says they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ratpg.algorithms import CONFIGS, RATConfig
 from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.normalize import RewardNormalizer
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import PRESETS, preset
 
@@ -41,7 +44,7 @@ def test_the_default_preset_is_the_defaults_of_the_configs() -> None:
 
 
 def test_both_presets_clip_observations_at_5_and_scaled_rewards_at_10_and_share_popart() -> None:
-    spec = PolicySpec((3,), (2,), 0, 0, (), ())
+    spec = PolicySpec((3,), (2,))
     assert ActorCritic(spec).value_head.beta == 0.99999
     never = torch.zeros(2000, 1, dtype=torch.bool)
     assert ActorCritic(spec).normalize(torch.full((1, 3), 1e3)).tolist() == [[5.0, 5.0, 5.0]]
@@ -63,8 +66,8 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
 @pytest.mark.parametrize(
     ("env", "own"),
     [
-        ("Swimmer-v4", {"gamma": 0.9999}),
-        ("Swimmer-v5", {"gamma": 0.9999}),
+        ("Swimmer-v4", {"gamma": 0.9995, "gae_lambda": 0.98}),
+        ("Swimmer-v5", {"gamma": 0.9995, "gae_lambda": 0.98}),
         ("Ant-v4", {"gae_lambda": 0.9}),
         ("SwimmerX-v4", {}),
     ],
@@ -72,6 +75,13 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
 def test_some_tasks_have_values_of_their_own_by_default(algo: str, env: str, own: dict[str, float]) -> None:
     assert preset(algo, "default", env) == preset(algo, "default", "Hopper-v4") | {"env": env} | own
     assert preset(algo, "paper", env) == preset(algo, "paper", "Hopper-v4") | {"env": env}
+
+
+def test_rats_step_is_bounded_by_default_where_layers_are_shared() -> None:
+    shared = preset("rat", "default", "Hopper-v4", shared=True)["algorithm"]
+    assert shared == replace(RATConfig(), max_step_norm=0.5, value_coefficient=0.1)
+    assert preset("rat", "paper", "Hopper-v4", shared=True) == preset("rat", "paper", "Hopper-v4")
+    assert preset("ppo", "default", "Hopper-v4", shared=True) == preset("ppo", "default", "Hopper-v4")
 
 
 def test_an_unknown_algorithm_or_preset_is_refused_with_those_there_are() -> None:

@@ -19,11 +19,11 @@ from ratpg.rl.policy import ActorCritic
 class ACKTRConfig:
     """Hyperparameters of ACKTR."""
 
-    max_step_size: float = 0.25
+    max_step_size: float = 1.0
     """Greatest step size along the natural gradient."""
     anneal_step_size: bool = True
     """Let the greatest step size and the KL clip fall linearly to 0 over the run."""
-    kl_clip: float = 0.001
+    kl_clip: float = 0.003
     """Divergence ½ gᵀF̂g that one step may cause, by the quadratic model; for the critic too."""
     damping: float = 0.01
     """Damping λ of the Fisher matrix, > 0."""

@@ -1,7 +1,7 @@
 """Two ways to fit a separate critic to λ-returns, in PopArt's normalised units."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from ratpg.algorithms.background import Background
 from ratpg.algorithms.graphed import Graphed
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
-from ratpg.rl.batch import Batch, shuffled_parts
+from ratpg.rl.batch import Batch
 from ratpg.rl.networks.perceptron import squared_error_gradients
-from ratpg.rl.policy import ActorCritic
+from ratpg.rl.policy import ActorCritic, Observations
 
 GAUSS_NEWTON_BOUNDS = (1e-4, 1.0)
 """Least and greatest step of the Gauss-Newton critic; 1 is the whole step."""
@@ -44,14 +44,13 @@ class Critic(ABC):
 
     def begin(self, batch: Batch) -> None:
         """Fits to a rollout, or starts to; the generator is not touched once this has returned."""
-        device = batch.returns.device
-        passes = [shuffled_parts(len(batch), self.minibatches, self.generator) for _ in range(self.epochs)]
+        passes = [batch.parts(self.minibatches, self.generator) for _ in range(self.epochs)]
 
         def task() -> None:
             self.policy.value_head.update(batch.returns)
             targets = self.policy.value_head.normalize(batch.returns)
-            parts = [index.to(device) for parts in passes for index in parts]
-            self.loss = float(torch.stack(self._fit(batch.observations, targets, parts)).mean())
+            parts = ((batch.observations[part], targets[batch.rows(part)]) for parts in passes for part in parts)
+            self.loss = float(torch.stack(self._fit(batch.observations, parts)).mean())
 
         if self.overlap:
             self._background.start(task)
@@ -69,8 +68,9 @@ class Critic(ABC):
         return self.loss
 
     @abstractmethod
-    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
-        """One step for each of the ``parts``, indices of rows; returns their mean squared errors before it."""
+    def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:
+        """One step for each of the ``parts`` of all observations, which come with their targets; returns their mean
+        squared errors before it."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]: ...
@@ -104,14 +104,14 @@ class AdamCritic(Critic):
         on_cuda = policy.device.type == "cuda"
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=on_cuda)
         self._layers = policy.critic_layers()
-        self._launch = Graphed(self._step)
+        self._launch: Callable[..., tuple[Tensor, ...]] = self._step if policy.spec.lstm else Graphed(self._step)
 
-    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:
         self._layers = self.policy.critic_layers()
-        return [self._launch(observations[index], targets[index])[0] for index in parts]
+        return [self._launch(*part)[0] for part in parts]
 
-    def _step(self, observations: Tensor, targets: Tensor) -> tuple[Tensor]:
-        if self._layers is not None:
+    def _step(self, observations: Observations, targets: Tensor) -> tuple[Tensor]:
+        if self._layers is not None and isinstance(observations, Tensor):
             loss = squared_error_gradients(self._layers, observations, targets)
         else:
             loss = functional.mse_loss(self.policy.critic(observations), targets)
@@ -156,15 +156,15 @@ class GaussNewtonCritic(Critic):
         self.transform = AdvantageTransform(policy.critic, damping)
         self.transform.deferred = policy.device.type == "cuda"
 
-    def _fit(self, observations: Tensor, targets: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:
         critic = self.policy.critic
         with torch.no_grad():
             before = critic(observations)
         losses = []
-        for index in parts:
+        for inputs, targets in parts:
             with self.transform.record():
-                values = critic(observations[index])
-            residuals = targets[index] - values.detach()
+                values = critic(inputs)
+            residuals = targets - values.detach()
             step = self.transform(values, residuals)
             with torch.no_grad():
                 for name, g in step.direction.items():

@@ -17,7 +17,7 @@ from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch, normalized
-from ratpg.rl.policy import ActorCritic
+from ratpg.rl.policy import ActorCritic, Observations
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class RAT:
             self._actor_step,
             partial(self._actor_step, measured=True),
         ]
-        if not config.kaczmarz_decay:  # what is carried from one mini-batch to the next is no part of a captured graph
+        # What is carried from one mini-batch to the next is no part of a captured graph, nor are sequences.
+        if not (config.kaczmarz_decay or policy.spec.lstm):
             launches = [Graphed(launch) for launch in launches]
         self._launch, self._launch_measured = launches
 
@@ -191,7 +192,7 @@ class RAT:
 
     def _actor_step(
         self,
-        observations: Tensor,
+        observations: Observations,
         actions: Tensor,
         behaviour: Tensor,
         advantages: Tensor,

@@ -20,7 +20,7 @@ from ratpg.rl.policy import ActorCritic
 class SophiaConfig:
     """Hyperparameters of Sophia."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Step size η, the most that an entry moves in a step."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to 0 over the run."""
@@ -34,9 +34,9 @@ class SophiaConfig:
     """Share γ of the diagonal that divides the gradient's average before it is clipped to ±1."""
     clip_range: float = 0.2
     """Importance ratios beyond 1 ± this earn nothing more."""
-    epochs: int = 10
+    epochs: int = 4
     """Passes over each rollout by the actor."""
-    minibatches: int = 32
+    minibatches: int = 16
     """Mini-batches in each of these passes."""
     max_grad_norm: float = 0.5
     """Bound on the norm of the gradient."""
@@ -143,7 +143,7 @@ class Sophia:
         if self.config.hessian == "hutchinson":
             return hutchinson(self._loss(batch), self.parameters, self.generator)
         distribution = self.policy.actor(batch.observations)
-        noise = self.policy.draw_noise((len(batch),), self.generator).to(batch.observations.dtype)
+        noise = self.policy.draw_noise((len(batch),), self.generator).to(batch.log_prob.dtype)
         sampled = distribution.detach().sample(noise)
         return gauss_newton_bartlett(distribution.log_prob(sampled), self.parameters)
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.products import Activation
-from ratpg.rl.networks.perceptron import PerceptronLayer, perceptron_layers
+from ratpg.rl.envs.vec_env import as_stored
+from ratpg.rl.memory import Memory
+from ratpg.rl.networks.perceptron import PerceptronLayer
 from ratpg.rl.policy import ActorCritic, GaussianActor
 
 IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -34,29 +36,30 @@ class Actor(Protocol):
         ...
 
 
-def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor) -> Actor:
+def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memory | None = None) -> Actor:
     """An actor for one rollout, under the policy's parameters as they are now.
 
     Args:
         policy: the policy.
         noise: `ActorCritic.draw_noise` of ``[T, N]``.
         actions: `ActorCritic.empty_actions` of ``[T, N]``, to be filled.
+        memory: of the ``N`` environments, where the policy is recurrent; moved on by each call.
     """
-    layers = perceptron_layers([*policy.actor.body, policy.actor.head])
+    layers = policy.actor_layers()
     if layers is not None and policy.device.type == "cpu":
         return _PerceptronActor(policy, layers, noise, actions)
-    return _ModuleActor(policy, noise, actions)
+    return _ModuleActor(policy, noise, actions, memory)
 
 
 class _ModuleActor:
-    def __init__(self, policy: ActorCritic, noise: Tensor, actions: Tensor):
-        self._policy, self._noise, self._actions = policy, noise, actions
+    def __init__(self, policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memory | None = None):
+        self._policy, self._noise, self._actions, self._memory = policy, noise, actions, memory
 
     @torch.inference_mode()
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
         policy = self._policy
-        raw = torch.from_numpy(observations).float().to(policy.device)
-        sampled = policy.actor(policy.normalize(raw)).sample(self._noise[step, where])
+        raw = torch.from_numpy(as_stored(observations)).to(policy.device)
+        sampled = policy.act_on(policy.normalize(raw), self._memory, where).sample(self._noise[step, where])
         self._actions[step, where] = sampled
         return policy.environment_actions(sampled)
 
@@ -64,12 +67,14 @@ class _ModuleActor:
 class _PerceptronActor:
     """A plain multi-layer perceptron: observations are normalised in NumPy, and noise enters as the head's bias.
 
-    A Gaussian sample is ``W h + (b + σ ε)``, a discrete one the argmax of ``W h + (b + ε)`` with Gumbel noise ``ε``.
+    A Gaussian sample is ``W h + (b + σ ε)``; a discrete one the mode of the logits ``W h + (b + ε)``, ``ε`` being the
+    noise of its distribution.
     """
 
     def __init__(self, policy: ActorCritic, layers: list[PerceptronLayer], noise: Tensor, actions: Tensor):
         self._policy, self._actions = policy, actions
         normalizer, actor = policy.normalizer, policy.actor
+        assert normalizer is not None  # a perceptron has one
         self._shift, self._scale, self._limit = normalizer.shift.numpy(), normalizer.scale.numpy(), normalizer.limit
         self._std = actor.log_std.value.exp() if isinstance(actor, GaussianActor) else None
         self._offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
@@ -96,7 +101,8 @@ class _PerceptronActor:
             torch.mm(x, weight, out=out) if bias is None else torch.addmm(bias, x, weight, out=out)
             x = activate(out)
         if self._std is None:
-            self._actions[step, where] = torch.addmm(self._offsets[step, where], x, head).argmax(-1)
+            noisy = torch.addmm(self._offsets[step, where], x, head)
+            self._actions[step, where] = self._policy.actor.distribution(noisy).mode()
         else:
             torch.addmm(self._offsets[step, where], x, head, out=self._actions[step, where])
         return self._policy.environment_actions(self._actions[step, where])

@@ -1,14 +1,16 @@
 """A rollout made ready for an update: normalised, valued, flattened, without the steps that only reset."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ratpg.rl.advantage import gae
 from ratpg.rl.distributions import Distribution
-from ratpg.rl.policy import ActorCritic
+from ratpg.rl.policy import ActorCritic, Observations
 from ratpg.rl.rollout import Rollout
 
 GRAIN = 16
@@ -18,25 +20,37 @@ LARGE = 128
 """Rows from which that is worth a few of them."""
 
 
+class Probe(Protocol):
+    """Looks at what is done with mini-batches."""
+
+    def watching(self, minibatch: "Batch") -> AbstractContextManager[None]:
+        """Context in which the mini-batch is used."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """``M`` transitions under the policy that took them.
 
+    A *part* of it is an index of rows; of a `ratpg.rl.sequence_batch.SequenceBatch`, of environments.
+
     Attributes:
-        observations: normalised, ``[M, d]``.
+        observations: normalised, ``[M, ...]``.
         actions: ``[M]`` or ``[M, A]``.
         distribution: the behaviour policy's, detached.
         log_prob: of the actions under it, ``[M]``.
         advantages: GAE, ``[M]``.
         returns: λ-returns, ``[M]``.
+        probe: what looks at the steps that are taken on its mini-batches, if anything does.
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     distribution: Distribution
     log_prob: Tensor
     advantages: Tensor
     returns: Tensor
+    probe: Probe | None = None
 
     def __len__(self) -> int:
         return len(self.advantages)
@@ -46,20 +60,35 @@ class Batch:
         """Advantages centred and divided by their root mean square, ``[M]``."""
         return normalized(self.advantages)
 
-    def __getitem__(self, index: Tensor) -> "Batch":
-        return Batch(
-            self.observations[index],
-            self.actions[index],
-            self.distribution[index],
-            self.log_prob[index],
-            self.advantages[index],
-            self.returns[index],
+    def __getitem__(self, part: Tensor) -> Self:
+        rows = self.rows(part)
+        return type(self)(
+            self.observations[part],
+            self.actions[rows],
+            self.distribution[rows],
+            self.log_prob[rows],
+            self.advantages[rows],
+            self.returns[rows],
         )
 
-    def minibatches(self, count: int, generator: torch.Generator) -> Iterator["Batch"]:
+    def rows(self, part: Tensor) -> Tensor:
+        """The rows of a part, as networks return them for its observations."""
+        return part
+
+    def first(self, rows: int) -> Tensor:
+        """A part of so many rows, or of all where there are fewer."""
+        return torch.arange(min(len(self), rows), device=self.advantages.device)
+
+    def parts(self, count: int, generator: torch.Generator) -> list[Tensor]:
         """Parts of a random permutation, as `shuffled_parts` makes them."""
-        for index in shuffled_parts(len(self), count, generator):
-            yield self[index.to(self.advantages.device)]
+        return [index.to(self.advantages.device) for index in shuffled_parts(len(self), count, generator)]
+
+    def minibatches(self, count: int, generator: torch.Generator) -> Iterator[Self]:
+        """The mini-batches of these parts, each in use until the next is asked for."""
+        for part in self.parts(count, generator):
+            minibatch = self[part]
+            with nullcontext() if self.probe is None else self.probe.watching(minibatch):
+                yield minibatch
 
 
 def normalized(advantages: Tensor) -> Tensor:
@@ -102,7 +131,7 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
     if len(kept) >= LARGE:
         kept = kept[: len(kept) // GRAIN * GRAIN]
     observations, actions = everything[:-1].flatten(0, 1)[kept], rollout.actions.flatten(0, 1)[kept]
-    distribution = policy.actor(observations).detach()
+    distribution: Distribution = policy.actor(observations).detach()
     return Batch(
         observations=observations,
         actions=actions,

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ratpg.rl.acting import make_actor
 from ratpg.rl.envs import VecEnv
+from ratpg.rl.envs.vec_env import as_stored
+from ratpg.rl.memory import Memory
 from ratpg.rl.policy import ActorCritic
 
 
@@ -27,6 +29,7 @@ class Rollout:
         terminated: the episode reached a terminal state, bool ``[T, N]``.
         truncated: the episode was cut off by a time limit, bool ``[T, N]``.
         valid: False where the step only reset the environment, bool ``[T, N]``.
+        state: of a recurrent actor before the first step, ``[N, size]``.
     """
 
     observations: Tensor
@@ -35,6 +38,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    state: Tensor | None = None
 
     @property
     def done(self) -> Tensor:
@@ -42,26 +46,39 @@ class Rollout:
 
 
 @torch.inference_mode()
-def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.Generator) -> Rollout:
+def collect(
+    policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.Generator, memory: Memory | None = None
+) -> Rollout:
     """Steps every environment ``num_steps`` times with actions sampled from the policy.
 
     Values and log-probabilities are not computed here: one batched pass afterwards costs less than one a step.
+
+    Args:
+        policy: the policy.
+        envs: the environments.
+        num_steps: ``T``.
+        generator: source of the actions' noise.
+        memory: of the environments, where the policy is recurrent; the actor's is moved on.
 
     Raises:
         NonFiniteExperience: naming the environment and the step.
     """
     num_envs, device = envs.num_envs, policy.device
-    observations = np.empty((num_steps + 1, num_envs, *policy.spec.observation_shape), dtype=np.float32)
+    kind = as_stored(envs.observations[0]).dtype
+    observations = np.empty((num_steps + 1, num_envs, *policy.spec.observation_shape), dtype=kind)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
     terminated, truncated, valid = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(3))
     noise = policy.draw_noise((num_steps, num_envs), generator)
     actions = policy.empty_actions((num_steps, num_envs))
-    act = make_actor(policy, noise, actions)
+    act = make_actor(policy, noise, actions, memory)
+    state = None if memory is None else memory.actor.clone()
     for step in range(num_steps + 1):
         for group, where in enumerate(envs.groups):
             if step > 0:
                 past = step - 1
                 rewards[past, where], terminated[past, where], truncated[past, where] = envs.receive(group)
+                if memory is not None:  # a step that only reset has brought the first observation of an episode
+                    memory.actor[where].masked_fill_(torch.from_numpy(~valid[past, where, None]).to(device), 0.0)
             if step < num_steps:
                 envs.send(group, act(step, where, envs.observations[group]))
                 # What the next step does not wait for is stored while it is simulated.
@@ -69,13 +86,19 @@ def collect(policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.
             observations[step, where] = envs.observations[group]
     _require_finite(observations, rewards)
     return Rollout(
-        torch.from_numpy(observations).to(device),
-        actions,
-        *(torch.from_numpy(array).to(device) for array in (rewards, terminated, truncated, valid)),
+        observations=torch.from_numpy(observations).to(device),
+        actions=actions,
+        rewards=torch.from_numpy(rewards).to(device),
+        terminated=torch.from_numpy(terminated).to(device),
+        truncated=torch.from_numpy(truncated).to(device),
+        valid=torch.from_numpy(valid).to(device),
+        state=state,
     )
 
 
 def _require_finite(observations: np.ndarray, rewards: np.ndarray) -> None:
+    if observations.dtype == np.uint8:
+        observations = observations[:0]
     finite = np.isfinite(observations).all(axis=tuple(range(2, observations.ndim)))
     if not finite.all():
         row, index = np.argwhere(~finite)[0]  # row t + 1 is what step t led to

@@ -1,7 +1,8 @@
 """How near an algorithm's step is to the exact damped natural gradient of the same mini-batch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,32 +16,6 @@ DAMPING = 0.1
 RATIO_BOUNDS = (0.1, 10.0)
 LARGEST = 1024
 """Rows of a mini-batch that are looked at; of a larger one the first, which are random."""
-
-
-@dataclass(frozen=True)
-class ProbedBatch(Batch):
-    """A batch that measures the step which is taken on its first mini-batch.
-
-    The step is what the actor's parameters move by between this mini-batch's being handed out and the next one's
-    being asked for, so that no algorithm has to know of it.
-
-    Attributes:
-        probe: what measures it.
-    """
-
-    probe: "AlignmentProbe"
-
-    def minibatches(self, count: int, generator: torch.Generator) -> Iterator[Batch]:
-        """As `Batch.minibatches`."""
-        for minibatch in super().minibatches(count, generator):
-            if self.probe.cosine is not None:
-                yield minibatch
-                continue
-            before = self.probe.parameters()
-            natural = self.probe.natural_gradient(minibatch)
-            yield minibatch
-            step = self.probe.parameters() - before
-            self.probe.cosine = float(step @ natural / (step.norm() * natural.norm()).clamp(min=1e-30))
 
 
 class AlignmentProbe:
@@ -58,10 +33,22 @@ class AlignmentProbe:
         self.transform = AdvantageTransform(policy.actor, DAMPING)
         self.cosine: float | None = None
 
-    def watch(self, batch: Batch) -> ProbedBatch:
+    def watch(self, batch: Batch) -> Batch:
         """The batch for an update whose first step is to be measured."""
         self.cosine = None
-        return ProbedBatch(**vars(batch), probe=self)
+        return replace(batch, probe=self)
+
+    @contextmanager
+    def watching(self, minibatch: Batch) -> Iterator[None]:
+        """Measures by what the actor's parameters move meanwhile, so that no algorithm has to know of it."""
+        if self.cosine is not None:
+            yield
+            return
+        before = self.parameters()
+        natural = self.natural_gradient(minibatch)
+        yield
+        step = self.parameters() - before
+        self.cosine = float(step @ natural / (step.norm() * natural.norm()).clamp(min=1e-30))
 
     def parameters(self) -> Tensor:
         """The actor's, flat."""
@@ -69,7 +56,7 @@ class AlignmentProbe:
 
     def natural_gradient(self, batch: Batch) -> Tensor:
         """The exact damped natural gradient of a mini-batch, flat."""
-        batch = batch[torch.arange(min(len(batch), LARGEST))]
+        batch = batch[batch.first(LARGEST)]
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)

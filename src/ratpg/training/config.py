@@ -4,15 +4,16 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
 from ratpg.algorithms import CONFIGS
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.rl.envs import Backend
+from ratpg.rl.envs.options import parse_options
 from ratpg.rl.networks.mlp import ACTIVATIONS, InitialWeights
-from ratpg.rl.policy import ActionBounds
+from ratpg.rl.spec import ActionBounds, Network
 
 C = TypeVar("C")
 
@@ -46,6 +47,8 @@ class TrainConfig(Generic[C]):
     """Where the run writes; runs/ENV-ALGO-PRESET-sSEED unless given."""
     backend: Backend = "auto"
     """Simulator: envpool (fast), gymnasium (any registered id, resumes to the bit), or auto (EnvPool if it can)."""
+    env_options: tuple[str, ...] = ()
+    """Options of the environment, each name=value, such as num_levels=10 of Procgen."""
     num_envs: int = 8
     """Environments stepped side by side."""
     num_steps: int = 256
@@ -65,12 +68,18 @@ class TrainConfig(Generic[C]):
     action_bounds: ActionBounds = "censor"
     """How an unbounded sample becomes an action within the environment's bounds: clip, censor (clip, and count what
     lies beyond a bound as the bound) or tanh."""
+    network: Network | Literal["auto"] = "auto"
+    """Layers of actor and critic: mlp; nature-cnn or impala for images; auto for nature-cnn where observations are
+    images, else mlp."""
     hidden: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of actor and critic."""
+    """Widths of the hidden layers of an MLP."""
     shared: bool = False
-    """Let actor and critic be two heads of the same hidden layers, instead of separate networks."""
+    """Let actor and critic be two heads of the same layers, instead of separate networks."""
+    lstm: int | None = None
+    """Width of an LSTM behind these layers, for tasks that ask for memory; None for none. Mini-batches are then the
+    rollouts of some of the environments."""
     activation: str = "relu"
-    """Activation of the hidden layers: relu or tanh."""
+    """Activation of an MLP: relu or tanh."""
     initial_log_std: float = -0.5
     """First log standard deviation of continuous actions."""
     initial_weights: InitialWeights = "orthogonal"
@@ -85,6 +94,8 @@ class TrainConfig(Generic[C]):
             require(name, getattr(self, name), at_least=1)
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), at_least=0, at_most=1)
+        parse_options(self.env_options)
+        require("lstm", self.lstm, at_least=1)
         require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
         if self.activation not in ACTIVATIONS:
             raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
@@ -97,6 +108,8 @@ class TrainConfig(Generic[C]):
                     f"{name} {count} does not divide the rollout of num_envs {self.num_envs} x "
                     f"num_steps {self.num_steps} = {size} steps"
                 )
+            if name.endswith("minibatches") and self.lstm and count > self.num_envs:
+                raise BadConfig(f"{name} must be at most num_envs {self.num_envs} with an LSTM, got {count}")
 
     @property
     def directory(self) -> Path:

@@ -1,6 +1,8 @@
 """Named settings of each algorithm.
 
 ``paper``    the authors' released protocol, for reproducing them.
+``procgen``  images of Procgen, for RAT and PPO: the paper's protocol as a third party matched it (see below).
+``atari``    four stacked frames of an Atari game, for RAT and PPO.
 ``default``  the best we know. RAT: a natural-gradient step is worth fresh data, so small rollouts, few steps on
              each, and the step set by the KL divergence instead of a norm clip; a first standard deviation at which
              few samples are clipped by the bounds. PPO: CleanRL's settings for continuous control (Huang et al. 2022,
@@ -8,6 +10,7 @@
              rollout, ten passes of the critic, as RL Baselines3 Zoo has it.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ratpg.algorithms import (
@@ -34,6 +37,28 @@ PAPER_RUN = {
 }
 """The authors' rollouts and networks, the same for every algorithm."""
 
+PROCGEN_RUN = {
+    "num_envs": 16,
+    "num_steps": 256,
+    "gamma": 0.999,
+    "gae_lambda": 0.95,
+    "normalize_rewards": False,
+    "network": "impala",
+    "shared": True,
+    "env_options": ("num_levels=10", "start_level=0"),
+}
+"""Rollouts, network and levels of the paper's Procgen experiment (github.com/zyh1999/mujoco-research)."""
+
+ATARI_RUN = {
+    "num_envs": 8,
+    "num_steps": 128,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "network": "nature-cnn",
+    "shared": True,
+}
+"""Rollouts of PPO's Atari experiments (Schulman et al. 2017), with rewards scaled instead of clipped."""
+
 # algorithm -> preset -> (the run's values, the algorithm's config)
 PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     "rat": {
@@ -55,6 +80,23 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
                 critic_minibatches=8,
             ),
         ),
+        "procgen": (
+            PROCGEN_RUN,
+            RATConfig(
+                damping=0.5,
+                step_size=0.5,
+                step_size_bounds=(1e-4, 0.5),
+                kl_band=(0.004, 0.016),
+                anneal_kl_band=False,
+                max_step_norm=0.5,
+                epochs=4,
+                minibatches=8,
+            ),
+        ),
+        "atari": (
+            ATARI_RUN,
+            RATConfig(damping=0.5, step_size=0.5, max_step_norm=0.5, value_coefficient=0.5),
+        ),
     },
     "ppo": {
         "default": (
@@ -69,6 +111,17 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
             PPOConfig(),
         ),
         "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
+        # Adam's step and the entropy's weight are Procgen's authors' (Cobbe et al. 2020, arXiv 1912.01588).
+        "procgen": (
+            PROCGEN_RUN,
+            PPOConfig(
+                learning_rate=5e-4, anneal_learning_rate=False, entropy_coefficient=0.01, epochs=4, minibatches=8
+            ),
+        ),
+        "atari": (
+            ATARI_RUN,
+            PPOConfig(learning_rate=2.5e-4, clip_range=0.1, entropy_coefficient=0.01, epochs=4, minibatches=4),
+        ),
     },
     "trpo": {
         "default": (
@@ -91,11 +144,14 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     },
     "acktr": {
         "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, ACKTRConfig()),
-        "paper": (PAPER_RUN, ACKTRConfig(anneal_step_size=False, epochs=4, minibatches=8)),
+        "paper": (
+            PAPER_RUN,
+            ACKTRConfig(max_step_size=0.25, kl_clip=0.001, anneal_step_size=False, epochs=4, minibatches=8),
+        ),
     },
     "sophia": {
         "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, SophiaConfig()),
-        "paper": (PAPER_RUN, SophiaConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
+        "paper": (PAPER_RUN, SophiaConfig(learning_rate=3e-4, anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
     "diag": {
         "default": ({}, DiagConfig()),
@@ -114,14 +170,25 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
 }
 
 
-TASKS: dict[str, dict[str, Any]] = {"Ant": {"gae_lambda": 0.9}, "Swimmer": {"gamma": 0.9999}}
+TASKS: dict[str, dict[str, Any]] = {
+    "Ant": {"gae_lambda": 0.9},
+    "Swimmer": {"gamma": 0.9995, "gae_lambda": 0.98},
+}
 """What the default preset of every algorithm has otherwise for some tasks: environment id up to its version -> values.
-Ant's eight noisy actions want advantages of less variance; of Swimmer the whole episode of 1000 steps counts, as in
-RL Baselines3 Zoo."""
+Ant's eight noisy actions want advantages of less variance; of Swimmer the whole episode of 1000 steps counts, and its
+strokes are slow."""
+
+SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
+"""What the default preset of an algorithm has otherwise where layers are shared. RAT's pseudo-advantage, by which the
+critic's loss is multiplied, is up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
 
 
-def preset(algo: str, name: str, env: str) -> dict[str, Any]:
+def preset(algo: str, name: str, env: str, shared: bool = False) -> dict[str, Any]:
     """Keyword arguments of `TrainConfig` for an algorithm, a preset and an environment.
+
+    Args:
+        algo, name, env: which.
+        shared: whether actor and critic share their layers.
 
     Raises:
         BadConfig: naming what there is.
@@ -131,5 +198,8 @@ def preset(algo: str, name: str, env: str) -> dict[str, Any]:
     if name not in PRESETS[algo]:
         raise BadConfig(f"preset of {algo} must be one of {', '.join(PRESETS[algo])}, got '{name}'")
     run, algorithm = PRESETS[algo][name]
-    task = TASKS.get(env.rpartition("-v")[0], {}) if name == "default" else {}
+    task = {}
+    if name == "default":
+        task = TASKS.get(env.rpartition("-v")[0], {})
+        algorithm = replace(algorithm, **SHARED.get(algo, {}) if shared else {})
     return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **task}

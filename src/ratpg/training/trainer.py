@@ -15,10 +15,13 @@ from ratpg.algorithms import make_algorithm
 from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.batch import Batch, make_batch
 from ratpg.rl.envs import VecEnv, make_vec
+from ratpg.rl.envs.options import parse_options
 from ratpg.rl.episodes import EpisodeTracker
 from ratpg.rl.normalize import RewardNormalizer
-from ratpg.rl.policy import ActorCritic, PolicySpec
+from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import NonFiniteExperience, Rollout, collect
+from ratpg.rl.sequence_batch import make_sequence_batch
+from ratpg.rl.spec import PolicySpec
 from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.config import TrainConfig
@@ -54,6 +57,7 @@ class Trainer:
             seed=config.seed if env_seed is None else env_seed,
             backend=config.backend,
             num_threads=config.threads,
+            options=parse_options(config.env_options),
         )
         self.config = config = dataclasses.replace(config, backend=self.envs.backend)
         spec = PolicySpec.from_spaces(
@@ -65,10 +69,13 @@ class Trainer:
             initial_log_std=config.initial_log_std,
             initial_weights=config.initial_weights,
             shared=config.shared,
+            network=config.network,
+            lstm=config.lstm,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = ActorCritic(spec).to(config.device)
+        self.memory = self.policy.new_memory(config.num_envs)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.algorithm = make_algorithm(self.policy, config.algorithm, self.generator)
         if self.algorithm.critic is not None:
@@ -177,7 +184,7 @@ class Trainer:
         start = time.perf_counter()
         # Acting for a few environments is tiny work, and idle torch threads would spin beside the simulator's.
         torch.set_num_threads(1)
-        rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator)
+        rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator, self.memory)
         torch.set_num_threads(self.config.threads)
         self.finish()
         self.episodes.update(rollout)
@@ -192,7 +199,7 @@ class Trainer:
             metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
         self._require_finite(metrics)
         # After the update, so that the policy that was updated is the one that acted.
-        self.policy.normalizer.update(rollout.observations[:-1].flatten(2)[rollout.valid])
+        self.policy.observe(rollout.observations[:-1][rollout.valid])
         steps = self.config.num_envs * self.config.num_steps
         elapsed = time.perf_counter() - start
         self.timesteps += steps
@@ -230,7 +237,10 @@ class Trainer:
         rewards = rollout.rewards
         if self.reward_normalizer is not None:
             rewards = self.reward_normalizer(rewards, rollout.done, rollout.valid)
-        return make_batch(self.policy, rollout, rewards, self.config.gamma, self.config.gae_lambda)
+        discounts = self.config.gamma, self.config.gae_lambda
+        if self.memory is not None:
+            return make_sequence_batch(self.policy, rollout, rewards, *discounts, self.memory)
+        return make_batch(self.policy, rollout, rewards, *discounts)
 
     def _write_config(self) -> None:
         path = self.config.directory / CONFIG
@@ -255,6 +265,7 @@ class Trainer:
                 "algorithm": self.algorithm.state_dict(),
                 "reward_normalizer": self.reward_normalizer and self.reward_normalizer.state_dict(),
                 "episodes": self.episodes.state_dict(),
+                "memory": self.memory and self.memory.state_dict(),
                 "timesteps": self.timesteps,
                 "wall_time": self.wall_time,
                 "generator": self.generator.get_state(),
@@ -274,6 +285,8 @@ class Trainer:
         self.wall_time = state["wall_time"]
         if state["envs"] is not None and state["backend"] == self.envs.backend:
             self.envs.load_state_dict(state["envs"])
+            if self.memory is not None:
+                self.memory.load_state_dict(state["memory"])
             return True
         self.episodes.forget_unfinished()
         if self.reward_normalizer is not None:

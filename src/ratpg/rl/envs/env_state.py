@@ -12,7 +12,12 @@ import mujoco
 import numpy as np
 import torch
 
-KNOWN_WRAPPERS = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
+KNOWN_WRAPPERS = (
+    gym.wrappers.TimeLimit,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.PassiveEnvChecker,
+    gym.wrappers.FlattenObservation,
+)
 PLAIN = bool | int | float | str | None
 CONSTRAINT_SIZED = ("_", "efc_", "iefc_", "island", "map_", "dof_island", "tree_island", "contact", "iacc", "ifrc")
 

@@ -1,11 +1,13 @@
 """EnvPool's compiled simulators (Weng et al. 2022, arXiv 2206.10558): fast, but their state cannot be saved."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
-from ratpg.rl.envs.vec_env import Backend, UnsupportedSpace, VecEnv
+from ratpg.rl.envs.flatten import flat_rows, flat_space
+from ratpg.rl.envs.vec_env import Backend, VecEnv
 
 try:
     import envpool
@@ -30,10 +32,10 @@ class EnvPoolEnv(VecEnv):
 
     backend: Backend = "envpool"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, num_threads: int):
-        options = {}
+    def __init__(self, env_id: str, num_envs: int, seed: int, num_threads: int, options: Mapping[str, Any]):
+        options = dict(options)
         if env_id in ("Humanoid-v4", "HumanoidStandup-v4"):
-            options["post_constraint"] = True  # without it the contact forces in the observation are all zero
+            options.setdefault("post_constraint", True)  # without it the contact forces in the observation are all zero
         self.env_id, self.num_envs = env_id, num_envs
         middle = num_envs // 2
         bounds = (0, middle, num_envs) if middle >= SPLIT else (0, num_envs)
@@ -47,18 +49,17 @@ class EnvPoolEnv(VecEnv):
             for size, where in zip(sizes, groups, strict=True)
         ]
         self._ids = [np.arange(size, dtype=np.int32) for size in sizes]
-        self.observation_space = self._pools[0].observation_space
+        self._space = self._pools[0].observation_space
+        self.observation_space = flat_space(self._space)
         self.action_space = self._pools[0].action_space
-        if not isinstance(self.observation_space, gym.spaces.Box):
-            raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
-        self._start(groups, [pool.reset()[0] for pool in self._pools])
+        self._start(groups, [flat_rows(self._space, pool.reset()[0]) for pool in self._pools])
 
     def send(self, group: int, actions: np.ndarray) -> None:
         self._pools[group].send(actions.astype(self.action_space.dtype, copy=False), self._ids[group])
 
     def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         observation, reward, terminated, truncated, _ = self._pools[group].recv()
-        return observation, reward, terminated, truncated
+        return flat_rows(self._space, observation), reward, terminated, truncated
 
     def close(self) -> None:
         for pool in self._pools:

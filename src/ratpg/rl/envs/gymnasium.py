@@ -1,6 +1,8 @@
 """Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
 
 import importlib
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -8,12 +10,20 @@ import numpy as np
 import torch
 
 from ratpg.rl.envs.env_state import restore, snapshot
-from ratpg.rl.envs.vec_env import Backend, UnsupportedSpace, VecEnv
+from ratpg.rl.envs.flatten import flat_space
+from ratpg.rl.envs.vec_env import Backend, VecEnv
 
 
 def known_ids() -> list[str]:
     """Every id registered with Gymnasium."""
     return list(gym.registry)
+
+
+def _make(env_id: str, options: Mapping[str, Any]) -> gym.Env:
+    env = gym.make(env_id, disable_env_checker=True, **options)
+    if flat_space(env.observation_space) is env.observation_space:
+        return env
+    return gym.wrappers.FlattenObservation(env)
 
 
 def is_known(env_id: str) -> bool:
@@ -33,16 +43,14 @@ class GymnasiumEnv(VecEnv):
 
     backend: Backend = "gymnasium"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int):
+    def __init__(self, env_id: str, num_envs: int, seed: int, options: Mapping[str, Any]):
         self._venv = gym.vector.SyncVectorEnv(
-            [lambda: gym.make(env_id, disable_env_checker=True)] * num_envs,
+            [partial(_make, env_id, options)] * num_envs,
             autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
         )
         self.env_id, self.num_envs = env_id, num_envs
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
-        if not isinstance(self.observation_space, gym.spaces.Box):
-            raise UnsupportedSpace(f"observations must be a Box space, this environment has {self.observation_space}")
         observation, _ = self._venv.reset(seed=seed)
         self._start((slice(0, num_envs),), [np.asarray(observation)])
 

@@ -4,12 +4,17 @@ import difflib
 import importlib.util
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
+
+from ratpg.rl.envs.options import BadOption
+
+QT = "Procgen needs the Qt 5 library, which `make setup-procgen` installs (sudo apt-get install libqt5gui5)"
 
 Backend = Literal["auto", "envpool", "gymnasium"]
 
@@ -20,6 +25,12 @@ class UnsupportedSpace(ValueError):
 
 class UnknownEnvironment(ValueError):
     """No backend knows this environment."""
+
+
+def as_stored(observations: np.ndarray) -> np.ndarray:
+    """Raw observations as rollouts keep them: bytes as they are, which images are too large to be more than; float32
+    for anything else."""
+    return observations if observations.dtype == np.uint8 else observations.astype(np.float32, copy=False)
 
 
 class VecEnv(ABC):
@@ -50,8 +61,8 @@ class VecEnv(ABC):
 
     @property
     def observation(self) -> Tensor:
-        """The current raw observations of all environments, float32 ``[N, *shape]``."""
-        return torch.from_numpy(np.concatenate(self.observations).astype(np.float32, copy=False))
+        """The current raw observations of all environments, float32 or uint8 ``[N, *shape]``."""
+        return torch.from_numpy(as_stored(np.concatenate(self.observations)))
 
     @property
     def done(self) -> np.ndarray:
@@ -97,7 +108,15 @@ class VecEnv(ABC):
         raise ValueError(f"{type(self).__name__} cannot restore a state")
 
 
-def make_vec(env_id: str, num_envs: int, *, seed: int, backend: Backend = "auto", num_threads: int = 1) -> VecEnv:
+def make_vec(
+    env_id: str,
+    num_envs: int,
+    *,
+    seed: int,
+    backend: Backend = "auto",
+    num_threads: int = 1,
+    options: Mapping[str, Any] | None = None,
+) -> VecEnv:
     """Makes and resets a vector environment.
 
     Args:
@@ -107,17 +126,34 @@ def make_vec(env_id: str, num_envs: int, *, seed: int, backend: Backend = "auto"
         backend: ``"envpool"`` for speed, ``"gymnasium"`` for any registered id and for states that can be saved;
             ``"auto"`` takes EnvPool where it has the environment.
         num_threads: threads that EnvPool steps with.
+        options: of the environment, as its maker takes them, such as Procgen's ``num_levels``.
 
     Raises:
-        UnknownEnvironment: naming the ids that look most like it.
+        UnknownEnvironment: naming the ids that look most like it, or what is missing on this machine.
+        UnsupportedSpace: for observations that no policy here handles.
+        BadOption: for an option that the environment does not have.
     """
     with warnings.catch_warnings():
         # Gymnasium notices that v4 environments are old (a study of v4 wants v4) and that bounds are float32.
         warnings.simplefilter("ignore")
-        return _make(env_id, num_envs, seed, backend, num_threads)
+        return _make(env_id, num_envs, seed, backend, num_threads, options or {})
 
 
-def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: int) -> VecEnv:
+def _make(
+    env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: int, options: Mapping[str, Any]
+) -> VecEnv:
+    try:
+        return _make_known(env_id, num_envs, seed, backend, num_threads, options)
+    except TypeError as error:  # what makers raise for arguments that they do not take
+        if not options:
+            raise
+        told, reason = ", ".join(f"{name}={value}" for name, value in options.items()), str(error).splitlines()[0]
+        raise BadOption(f"environment '{env_id}' cannot be made with options {told}: {reason}") from error
+
+
+def _make_known(
+    env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: int, options: Mapping[str, Any]
+) -> VecEnv:
     from ratpg.rl.envs import envpool, gymnasium
 
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
@@ -126,16 +162,17 @@ def _make(env_id: str, num_envs: int, seed: int, backend: Backend, num_threads: 
         known += envpool.known_ids()
         if env_id in known:
             try:
-                return envpool.EnvPoolEnv(env_id, num_envs, seed, num_threads)
+                return envpool.EnvPoolEnv(env_id, num_envs, seed, num_threads, options)
             except (ImportError, RuntimeError) as error:  # a system library it needs is missing, say
-                raise UnknownEnvironment(f"environment '{env_id}' cannot be made by EnvPool: {error}") from error
+                reason = QT if "Qt" in str(error) else str(error)
+                raise UnknownEnvironment(f"environment '{env_id}' cannot be made by EnvPool: {reason}") from error
         if backend == "envpool" and not known:
             raise UnknownEnvironment("EnvPool is not installed on this machine: use --backend gymnasium")
     if backend in ("auto", "gymnasium"):
         known += gymnasium.known_ids()
         if gymnasium.is_known(env_id):
             try:
-                return gymnasium.GymnasiumEnv(env_id, num_envs, seed)
+                return gymnasium.GymnasiumEnv(env_id, num_envs, seed, options)
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
     module = env_id.rpartition(":")[0]

@@ -36,6 +36,7 @@ class IMPALA(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], depths: tuple[int, ...] = (16, 32, 32), features: int = 256):
         super().__init__()
+        self.features = features
         channels, *size = shape
         sections: list[nn.Module] = []
         for depth in depths:

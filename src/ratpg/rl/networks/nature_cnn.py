@@ -26,6 +26,7 @@ class NatureCNN(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], depths: tuple[int, int, int] = (32, 64, 64), features: int = 512):
         super().__init__()
+        self.features = features
         channels, *size = shape
         if min(size) < 36:
             raise ValueError(f"NatureCNN needs images of at least 36 x 36 pixels, got {size[0]} x {size[1]}")

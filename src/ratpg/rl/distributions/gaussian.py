@@ -1,14 +1,10 @@
-"""Action distributions over a batch: log-probability, entropy, KL divergence, mode, and sampling from given noise.
-
-Noise is drawn apart from its use, so that a whole rollout's worth comes from one call to a seeded generator.
-"""
+"""Continuous actions."""
 
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -118,45 +114,3 @@ class CensoredGaussian:
 
     def __getitem__(self, index: Tensor) -> "CensoredGaussian":
         return CensoredGaussian(self.mean[index], self.log_std[index])
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """One of ``A`` discrete actions; ``logits`` are ``[B, A]``, actions ``[B]`` integers."""
-
-    logits: Tensor
-
-    @staticmethod
-    def noise(shape: tuple[int, ...], size: int, generator: torch.Generator) -> Tensor:
-        """Gumbel noise ``[*shape, size]`` for `sample` (the argmax of logits plus Gumbel noise is a sample)."""
-        tiny = torch.finfo(torch.float32).tiny
-        return -torch.rand(*shape, size, generator=generator).clamp(min=tiny).log_().neg_().clamp(min=tiny).log_()
-
-    def sample(self, noise: Tensor) -> Tensor:
-        return (self.logits + noise).argmax(-1)
-
-    def mode(self) -> Tensor:
-        return self.logits.argmax(-1)
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """``[B]``."""
-        return functional.log_softmax(self.logits, -1).gather(-1, actions[..., None]).squeeze(-1)
-
-    def entropy(self) -> Tensor:
-        """``[B]``, in nats."""
-        log_p = functional.log_softmax(self.logits, -1)
-        return -(log_p.exp() * log_p).sum(-1)
-
-    def kl(self, other: "Categorical") -> Tensor:
-        """``KL(self ‖ other) [B]``, in nats."""
-        log_p = functional.log_softmax(self.logits, -1)
-        return (log_p.exp() * (log_p - functional.log_softmax(other.logits, -1))).sum(-1)
-
-    def detach(self) -> "Categorical":
-        return Categorical(self.logits.detach())
-
-    def __getitem__(self, index: Tensor) -> "Categorical":
-        return Categorical(self.logits[index])
-
-
-Distribution = DiagonalGaussian | CensoredGaussian | Categorical

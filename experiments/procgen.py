@@ -1,0 +1,24 @@
+"""Returns on the paper's eight Procgen games: RAT and PPO, preset ``procgen``, two seeds.
+
+    ratpg reproduce procgen [--parallel 2] [--seeds 0]
+
+Easy levels, ten of them. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes
+``results/procgen/``. A million steps each here, where the paper's runs have more: an image network takes hours on a few
+cores.
+"""
+
+from runner import Run
+from trainings import run
+
+STEPS = 1_000_000
+GAMES = ("Bigfish", "Starpilot", "Bossfight", "Caveflyer", "Coinrun", "Jumper", "Maze", "Miner")
+RUNS = [
+    Run(f"{algo}-procgen", f"{game}Easy-v0", seed, STEPS, ("--algo", algo, "--preset", "procgen"))
+    for game in GAMES
+    for seed in range(2)
+    for algo in ("rat", "ppo")
+]
+
+
+if __name__ == "__main__":
+    run(__doc__, "procgen", RUNS)
