@@ -21,7 +21,7 @@ from ratpg.rl.policy import ActorCritic
 class TRPOConfig:
     """Hyperparameters of TRPO."""
 
-    target_kl: float | None = 0.01
+    target_kl: float | None = 0.03
     """KL divergence of a step, which a line search makes sure of; None for steps of `step_size` without a search."""
     damping: float = 0.1
     """Damping λ of the Fisher matrix, >= 0."""
@@ -43,7 +43,7 @@ class TRPOConfig:
     """Mini-batches in each of these passes."""
     critic_learning_rate: float = 1e-3
     """Adam's learning rate for the critic."""
-    critic_epochs: int = 10
+    critic_epochs: int = 20
     """Passes over each rollout by the critic."""
     critic_minibatches: int = 16
     """Mini-batches in each of these passes."""
