@@ -9,7 +9,7 @@ import torch
 
 FILE = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
-VERSION = 1
+VERSION = 2
 
 
 class BadCheckpoint(ValueError):
