@@ -3,7 +3,8 @@
     ratpg reproduce kaczmarz_decay [--parallel 2] [--seeds 0]
 
 Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``results/kaczmarz_decay/``.
-ζ = 0 is the preset ``default`` itself, shared with ``mujoco_.py``.
+ζ = 0 is the preset ``default`` itself, shared with ``mujoco_.py``; on HalfCheetah with the rollouts it had when ζ was
+chosen.
 """
 
 from runner import Run
@@ -15,11 +16,12 @@ VARIANTS = {
     "rat-decay-0.9": ("--kaczmarz-decay", "0.9"),
     "rat-decay-1": ("--kaczmarz-decay", "1"),
 }
+ENVS = {"Hopper-v4": (), "HalfCheetah-v4": ("--num-envs", "8", "--num-steps", "256")}
 RUNS = [
-    Run(name, env, seed, STEPS, flags)
+    Run(name, env, seed, STEPS, flags + sizes)
     for seed in range(2)
     for name, flags in VARIANTS.items()
-    for env in ("Hopper-v4", "HalfCheetah-v4")
+    for env, sizes in ENVS.items()
 ]
 
 
