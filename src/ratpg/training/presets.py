@@ -184,7 +184,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 """What the default preset of every algorithm has otherwise for some tasks: environment id up to its version -> values.
 Ant's eight noisy actions want advantages of less variance; HalfCheetah, whose episodes never end early, more of them at
-a time, so that fewer runs end on their back; of Swimmer the whole episode of 1000 steps counts, and its
+a time (``results/default_search``); of Swimmer the whole episode of 1000 steps counts, and its
 strokes are slow."""
 
 SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
