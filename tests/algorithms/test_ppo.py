@@ -54,8 +54,14 @@ def naive_update(policy: ActorCritic, batch: Batch, config: PPOConfig, generator
 @pytest.mark.parametrize("spec", [GAUSSIAN, DISCRETE], ids=["gaussian", "categorical"])
 @pytest.mark.parametrize("value_clip_range", [None, 0.05])
 @pytest.mark.parametrize(("clip_range", "entropy_coefficient"), [(0.2, 0.0), (0.02, 0.3)])
+@pytest.mark.parametrize("written_out", [True, False])
 def test_an_update_equals_the_naive_one(
-    spec: PolicySpec, value_clip_range: float | None, clip_range: float, entropy_coefficient: float
+    spec: PolicySpec,
+    value_clip_range: float | None,
+    clip_range: float,
+    entropy_coefficient: float,
+    written_out: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = PPOConfig(
         learning_rate=0.02,
@@ -66,6 +72,10 @@ def test_an_update_equals_the_naive_one(
         entropy_coefficient=entropy_coefficient,
     )
     policy, naive = make_policy(spec), make_policy(spec)
+    if written_out:
+        assert policy.actor_layers() is not None
+    else:
+        monkeypatch.setattr(policy, "actor_layers", lambda: None)
     batch = make_batch(policy)
     metrics = PPO(policy, config, torch.Generator().manual_seed(7)).update(batch)
     naive_update(naive, batch, config, torch.Generator().manual_seed(7))

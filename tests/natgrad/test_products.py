@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.products import Activation, product
+from ratpg.natgrad.products import Activation, product, product_and_sum
 
 LAYOUTS = {
     "contiguous": lambda rows, columns: torch.randn(rows, columns),
@@ -28,6 +28,11 @@ def test_it_is_a_times_b_transposed(left: str, right: str, shape: tuple[int, int
     assert result.dtype == dtype
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(result.double(), expected, rtol=10 * eps, atol=10 * eps * max(k, 1))
+    added = LAYOUTS[right](m, n).to(dtype)
+    before = added.clone()
+    together = product_and_sum(a, b, added)
+    assert torch.equal(added, before)
+    torch.testing.assert_close(together.double(), expected + added.double(), rtol=10 * eps, atol=10 * eps * max(k, 1))
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "tanh"])

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ratpg.natgrad.solve import BLOCK, cholesky, solve_spd
-from ratpg.natgrad.workspace import Workspace
+from ratpg.natgrad.cholesky import Cholesky
+from ratpg.natgrad.lower import WIDTH, LowerTriangle
+from ratpg.natgrad.solve import solve_spd
 
 from .oracle import relative_error
 
@@ -25,15 +26,16 @@ def _vector(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
 
 
-SIZES = [1, 5, BLOCK, BLOCK + 1, 128, 129, 300, 512]
+SIZES = [1, 5, WIDTH, WIDTH + 1, 128, 129, 300, 2 * WIDTH, 512]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_blocked_factor_is_lapacks(size: int) -> None:
     matrix = _spd(size)
-    factor, exists = cholesky(matrix, Workspace())
-    assert bool(exists)
-    assert relative_error(factor.tril(), torch.linalg.cholesky(matrix)) <= 1e-12
+    factor, expected = Cholesky(LowerTriangle.of(matrix)), torch.linalg.cholesky(matrix)
+    assert bool(factor.exists)
+    assert relative_error(factor.dense(), expected) <= 1e-12
+    assert float(factor.least_pivot) == pytest.approx(float(expected.diagonal().min() ** 2), rel=1e-12)
 
 
 def test_a_column_is_solved_the_same_whatever_stands_beside_it() -> None:
@@ -43,11 +45,11 @@ def test_a_column_is_solved_the_same_whatever_stands_beside_it() -> None:
         assert torch.equal(together[:, column], solve_spd(matrix, rhs[:, column]).x)
 
 
-@pytest.mark.parametrize("bad", [0, 130, 299])
+@pytest.mark.parametrize("bad", [0, 191, 192, 299])
 def test_a_failed_factorisation_says_so(bad: int) -> None:
     matrix = _spd(300)
     matrix[bad, bad] = -1.0
-    assert not bool(cholesky(matrix, Workspace())[1])  # whichever block the negative pivot is in
+    assert not bool(Cholesky(LowerTriangle.of(matrix)).exists)  # whichever block the negative pivot is in
 
 
 @pytest.mark.parametrize("rank", [None, 20, 0])

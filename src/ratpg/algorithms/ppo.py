@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.rl.batch import Batch
+from ratpg.rl.distributions import Distribution
+from ratpg.rl.networks.perceptron import PerceptronLayer, backpropagate, forward
 from ratpg.rl.policy import ActorCritic
+
+Perceptrons = tuple[list[PerceptronLayer], list[PerceptronLayer]]
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,11 @@ class PPO:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         policy.value_head.update(batch.returns)
+        perceptrons = self._perceptrons()
         norms, clipped = [], []
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
-                norm, clip_fraction = self._step(minibatch)
+                norm, clip_fraction = self._step(minibatch, perceptrons)
                 norms.append(norm)
                 clipped.append(clip_fraction)
             if config.target_kl is not None and kl_and_entropy(policy, batch)[0] > config.target_kl:
@@ -98,10 +103,34 @@ class PPO:
             "clip_fraction": float(torch.stack(clipped).mean()),
         }
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _perceptrons(self) -> Perceptrons | None:
+        """The layers of actor and critic, where they are separate plain perceptrons."""
+        actor, critic = self.policy.actor_layers(), self.policy.critic_layers()
+        return None if self.policy.spec.shared or actor is None or critic is None else (actor, critic)
+
+    def _step(self, batch: Batch, perceptrons: Perceptrons | None) -> tuple[Tensor, Tensor]:
+        """One step on a mini-batch; backpropagation through separate perceptrons is written out."""
+        self.optimizer.zero_grad()
+        if perceptrons is None or not isinstance(batch.observations, Tensor):
+            loss, ratio = self._loss(batch, *self.policy.actor_critic(batch.observations))
+            loss.backward()
+        else:
+            passes = [forward(layers, batch.observations) for layers in perceptrons]
+            head, values = (outputs[-1].requires_grad_() for outputs in passes)
+            loss, ratio = self._loss(batch, self.policy.actor.distribution(head), values.squeeze(1))
+            loss.backward()
+            for layers, outputs in zip(perceptrons, passes, strict=True):
+                assert outputs[-1].grad is not None
+                backpropagate(layers, outputs, outputs[-1].grad)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        clip_fraction = ((ratio.detach() - 1).abs() > self.config.clip_range).float().mean()
+        return norm, clip_fraction
+
+    def _loss(self, batch: Batch, distribution: Distribution, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the importance ratios ``[B]``."""
         config, policy = self.config, self.policy
         advantages = batch.normalized_advantages
-        distribution, values = policy.actor_critic(batch.observations)
         ratio = (distribution.log_prob(batch.actions) - batch.log_prob).exp()
         bounded = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         policy_loss = -torch.minimum(ratio * advantages, bounded * advantages).mean()
@@ -116,13 +145,7 @@ class PPO:
         loss = policy_loss + 0.5 * config.value_coefficient * error.mean()
         if config.entropy_coefficient:
             loss = loss - config.entropy_coefficient * distribution.entropy().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-        self.optimizer.step()
-        with torch.no_grad():
-            clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean()
-        return norm, clip_fraction
+        return loss, ratio
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}

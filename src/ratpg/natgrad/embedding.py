@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.factors import Cost, add_product, bytes_of
+from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.tokens import GRAM_CHUNK_BYTES, add_contraction
 
 
@@ -47,7 +48,7 @@ class EmbeddingFactor:
         rows, contraction = self._operations()
         return contraction < rows
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: LowerTriangle) -> None:
         if self._contracts:
             flat = self.ids.flatten()
             add_contraction(gram, self.gradients, lambda rows, columns: flat[rows, None] == flat[None, columns])

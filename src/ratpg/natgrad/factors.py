@@ -14,18 +14,16 @@ belong to one layer without forming them, and offers the products everything els
 No factor applies ``1/B``, a weight or the damping: that is `ratpg.natgrad.transform`'s alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.products import product
 from ratpg.natgrad.workspace import Workspace
-
-PANEL = 256
-"""``K`` is symmetric: it is computed in block columns this wide, from the diagonal down."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Factor(Protocol):
         """Names of the parameters this factor covers."""
         ...
 
-    def add_gram(self, gram: Tensor) -> None:
-        """Adds this factor's share to the lower triangle of ``gram [B, B]``; above it anything may stand."""
+    def add_gram(self, gram: LowerTriangle) -> None:
+        """Adds this factor's share to ``gram [B, B]``."""
         ...
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor: ...
@@ -72,21 +70,20 @@ class Factor(Protocol):
     def cost(self) -> Cost: ...
 
 
-def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) -> Tensor:
-    """``K = HHᵀ [B, B]`` summed over factors, of which only the lower triangle is meant to be read.
+def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) -> LowerTriangle:
+    """``K = HHᵀ [B, B]`` summed over factors, its lower triangle.
 
     Its dtype, device and ``B`` are those of ``like [B]``; its memory is the workspace's.
     """
-    total = workspace.take("gram", (len(like), len(like)), like).zero_()
+    total = LowerTriangle.zeros(like, workspace)
     for factor in factors:
         factor.add_gram(total)
     return total
 
 
 def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
-    """``K = HHᵀ [B, B]``, summed over factors; dtype, device and ``B`` are those of ``like [B]``."""
-    lower = lower_gram(factors, like, Workspace())
-    return lower.tril() + lower.tril(-1).T
+    """``K = HHᵀ [B, B]`` summed over factors, whole; dtype, device and ``B`` are those of ``like [B]``."""
+    return lower_gram(factors, like, Workspace()).dense()
 
 
 def bytes_of(*tensors: Tensor) -> int:
@@ -94,15 +91,10 @@ def bytes_of(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _panels(size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size, PANEL):
-        yield start, min(start + PANEL, size)
-
-
-def add_product(gram: Tensor, rows: Tensor) -> None:
-    """``gram += rows rowsᵀ``, in panels from the diagonal down."""
-    for start, stop in _panels(len(rows)):
-        gram[start:, start:stop] += product(rows[start:], rows[start:stop])
+def add_product(gram: LowerTriangle, rows: Tensor) -> None:
+    """``gram += rows rowsᵀ``."""
+    for start, stop, part in gram.columns():
+        part += product(rows[start:], rows[start:stop])
 
 
 class OuterFactor:
@@ -128,15 +120,14 @@ class OuterFactor:
     def head(self, count: int) -> "OuterFactor":
         return OuterFactor(self.inputs[:count], self.gradients[:count], self.weight, self.bias)
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: LowerTriangle) -> None:
         if self.weight is None:
             return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
-        ones = None if self.bias is None else d.new_ones(PANEL)  # a bias is the weight of a constant input
-        for start, stop in _panels(len(d)):
-            constant = None if ones is None else ones[: stop - start]
+        for start, stop, part in gram.columns():
+            constant = None if self.bias is None else d.new_ones(stop - start)  # a bias is the weight of a constant
             inner, outer = product(a[start:], a[start:stop], constant), product(d[start:], d[start:stop])
-            gram[start:, start:stop].addcmul_(inner, outer)
+            part.addcmul_(inner, outer)
 
     def cost(self) -> Cost:
         samples = len(self.inputs)
@@ -198,7 +189,7 @@ class DenseFactor:
     def cost(self) -> Cost:
         return Cost(self.way, bytes_of(self.rows), self.flops + len(self.rows) * self.rows.numel())
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: LowerTriangle) -> None:
         add_product(gram, self.rows)
 
     def squared_norms(self) -> Tensor:

@@ -1,16 +1,21 @@
 """Matrix products by oneDNN, the second of the two libraries that PyTorch has on CPUs.
 
 `torch.mm` goes to MKL, which does not use the AVX-512 units of AMD's cores: there oneDNN does the same float32 product
-in half the time and less, at the same precision. (On Intel's own processors both do.) oneDNN also adds a bias and
-applies an activation without another pass over the result.
+in half the time and less, at the same precision. On Intel's own processors MKL is a little faster, and much where both
+matrices are transposed. oneDNN also adds a bias and applies an activation without another pass over the result.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_linear_and_add = getattr(_linear, "binary", None)
+
+_CPUS = Path("/proc/cpuinfo")
+_on_intel = _CPUS.exists() and "GenuineIntel" in _CPUS.read_text()
 
 Activation = Literal["none", "relu", "tanh"]
 _ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}
@@ -18,16 +23,38 @@ _ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
     """``activation(a bᵀ + bias)`` for ``a [m, k]``, ``b [n, k]`` and ``bias [n]``, ``[m, n]``."""
-    # oneDNN's call has no derivative.
-    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (a, b, bias))
-    if _linear is not None and not differentiated and _suits(a) and _suits(b) and torch.backends.mkldnn.enabled:
+    plain = bias is None and activation == "none"
+    if _linear is not None and _suits(a, b, bias) and not (plain and _on_intel):
+        # Of two transposed matrices the one of fewer rows goes first: 70 µs instead of 310 for the gradient
+        # [256, 11] of a weight.
+        if plain and len(b) < len(a) and not (a.is_contiguous() or b.is_contiguous()):
+            return product(b, a).T
         result: Tensor = _linear(a, b, bias, activation, [], "")
         return result
     result = a @ b.T if bias is None else torch.addmm(bias, a, b.T)
     return _ACTIVATIONS[activation](result)
 
 
-def _suits(matrix: Tensor) -> bool:
-    """Whether oneDNN's fast code takes it: something, and not rows that do not lie one behind another."""
-    dense = matrix.numel() > 0 and (matrix.is_contiguous() or matrix.T.is_contiguous())
-    return dense and matrix.dtype == torch.float32 and matrix.device.type == "cpu"
+def product_and_sum(a: Tensor, b: Tensor, added: Tensor) -> Tensor:
+    """``a bᵀ + added`` for ``a [m, k]``, ``b [n, k]`` and ``added [m, n]``."""
+    suits = not _on_intel and _suits(a, b, None) and added.is_contiguous() and not added.requires_grad
+    if _linear_and_add is not None and suits:
+        result: Tensor = _linear_and_add(a, added, b, None, "add")
+        return result
+    return torch.addmm(added, a, b.T)
+
+
+def _suits(a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
+    """Whether it is oneDNN's: its call has no derivative, and its fast code wants something, and no rows that do not
+    lie one behind another."""
+    if not torch.backends.mkldnn.enabled:
+        return False
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (a, b, bias)):
+        return False
+    return all(
+        matrix.numel() > 0
+        and matrix.dtype == torch.float32
+        and matrix.device.type == "cpu"
+        and (matrix.is_contiguous() or matrix.T.is_contiguous())
+        for matrix in (a, b)
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.factors import Cost, DenseFactor, Factor, add_product, bytes_of
+from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.patches import Patches, parts
 
 GRAM_CHUNK_BYTES = 64 * 2**20
@@ -56,7 +57,7 @@ class TokenFactor:
         inputs = self.inputs[:count] if isinstance(self.inputs, Tensor) else self.inputs.head(count)
         return TokenFactor(inputs, self.gradients[:count], self.weight, self.bias, self.shape)
 
-    def add_gram(self, gram: Tensor) -> None:
+    def add_gram(self, gram: LowerTriangle) -> None:
         if self.contracts:
             self._add_contraction(gram)
         else:
@@ -83,7 +84,7 @@ class TokenFactor:
     def _bias_rows(self) -> Tensor:
         return self.gradients.sum(2).flatten(1)
 
-    def _add_contraction(self, gram: Tensor) -> None:
+    def _add_contraction(self, gram: LowerTriangle) -> None:
         for group in range(self.inputs.shape[1]):
             flat = self.inputs[:][:, group].flatten(0, 1)
 
@@ -166,11 +167,11 @@ def form_rows(inputs: Tensor | Patches, gradients: Tensor) -> Tensor:
     return rows
 
 
-def add_contraction(gram: Tensor, gradients: Tensor, similarity: Callable[[slice, slice], Tensor]) -> None:
-    """``gram_ij += Σ_ts k(t, s) (dᵢₜ·dⱼₛ)`` in the lower triangle, a slice of samples at a time.
+def add_contraction(gram: LowerTriangle, gradients: Tensor, similarity: Callable[[slice, slice], Tensor]) -> None:
+    """``gram_ij += Σ_ts k(t, s) (dᵢₜ·dⱼₛ)``, a slice of samples ``j`` at a time.
 
     Args:
-        gram: ``[B, B]``.
+        gram: ``K``, ``[B, B]``.
         gradients: ``D [B, T, d_out]``.
         similarity: ``k`` between two slices of the ``B · T`` tokens, ``aᵢₜ·aⱼₛ`` for a linear layer.
     """
@@ -178,13 +179,11 @@ def add_contraction(gram: Tensor, gradients: Tensor, similarity: Callable[[slice
     flat = gradients.flatten(0, 1)
     row_bytes = 2 * tokens * samples * tokens * gradients.element_size()
     chunk = max(1, GRAM_CHUNK_BYTES // row_bytes)
-    for start in range(0, samples, chunk):
-        stop = min(start + chunk, samples)
-        # Block row start:stop, up to and including the diagonal block, written as a block column.
-        above, here = slice(0, stop * tokens), slice(start * tokens, stop * tokens)
-        block = flat[above] @ flat[here].T
-        block *= similarity(above, here)
-        gram[start:stop, :stop] += block.view(stop, tokens, stop - start, tokens).sum((1, 3)).T
+    for start, stop, part in gram.columns(chunk):
+        below, here = slice(start * tokens, samples * tokens), slice(start * tokens, stop * tokens)
+        block = flat[below] @ flat[here].T
+        block *= similarity(below, here)
+        part += block.view(samples - start, tokens, stop - start, tokens).sum((1, 3))
 
 
 def _operations(shape: torch.Size, d_out: int) -> tuple[int, int]:

@@ -262,11 +262,12 @@ class AdvantageTransform:
         return solution, z / self.damping
 
     def _solve(self, factors: Sequence[Factor], root: Tensor, rhs: Tensor) -> Solution:
-        """Solves with ``λI + SKS``, of which the lower triangle is made."""
-        system = lower_gram(factors, root, self._workspace).mul_(root).mul_(root[:, None])
-        system.diagonal().add_(self.damping)
+        """Solves with ``λI + SKS``."""
+        system = lower_gram(factors, root, self._workspace)
+        system.scale(root)
+        system.shift(self.damping)
         solve = solve_spd_deferred if self.deferred else solve_spd
-        return solve(system, rhs, self._workspace)
+        return solve(system, rhs)
 
 
 @contextmanager

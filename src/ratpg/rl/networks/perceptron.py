@@ -40,24 +40,23 @@ def perceptron_layers(modules: Sequence[nn.Module]) -> list[PerceptronLayer] | N
 
 
 @torch.no_grad()
-def squared_error_gradients(layers: Sequence[PerceptronLayer], inputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of a perceptron with one output, whose gradients are left in the parameters' ``.grad``.
-
-    The same as autograd's, to rounding, in half the time: backpropagation written out.
-
-    Args:
-        layers: the perceptron, the last layer without an activation and of width 1.
-        inputs: ``[B, d_in]``.
-        targets: ``[B]``.
-
-    Returns:
-        The mean squared error, a scalar.
-    """
+def forward(layers: Sequence[PerceptronLayer], inputs: Tensor) -> list[Tensor]:
+    """The inputs ``[B, d_in]``, and what each layer makes of them, the outputs last."""
     outputs = [inputs]
     for layer in layers:
         outputs.append(product(outputs[-1], layer.linear.weight, layer.linear.bias, layer.activation))
-    errors = outputs[-1].squeeze(1) - targets
-    gradient = (errors * (2 / len(errors)))[:, None]
+    return outputs
+
+
+@torch.no_grad()
+def backpropagate(layers: Sequence[PerceptronLayer], outputs: Sequence[Tensor], gradient: Tensor) -> None:
+    """Leaves in the parameters' ``.grad`` what autograd would, to rounding, in half the time.
+
+    Args:
+        layers: the perceptron.
+        outputs: of `forward`.
+        gradient: of a loss in the last of them, ``[B, d_out]``.
+    """
     for index in reversed(range(len(layers))):
         linear, activation = layers[index].linear, layers[index].activation
         if activation == "relu":
@@ -69,4 +68,21 @@ def squared_error_gradients(layers: Sequence[PerceptronLayer], inputs: Tensor, t
             linear.bias.grad = gradient.sum(0)
         if index > 0:
             gradient = product(gradient, linear.weight.T)
+
+
+@torch.no_grad()
+def squared_error_gradients(layers: Sequence[PerceptronLayer], inputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of a perceptron with one output, whose gradients are left in the parameters' ``.grad``.
+
+    Args:
+        layers: the perceptron, the last layer of width 1.
+        inputs: ``[B, d_in]``.
+        targets: ``[B]``.
+
+    Returns:
+        The mean squared error, a scalar.
+    """
+    outputs = forward(layers, inputs)
+    errors = outputs[-1].squeeze(1) - targets
+    backpropagate(layers, outputs, (errors * (2 / len(errors)))[:, None])
     return errors.square().mean()
