@@ -35,6 +35,7 @@ def make_rollout() -> Rollout:
         terminated=terminated,
         truncated=truncated,
         valid=valid,
+        cut=torch.zeros_like(valid),
     )
 
 
@@ -131,7 +132,7 @@ def test_of_a_large_rollout_less_than_a_grain_is_left_out_and_it_is_the_end() ->
     policy = make_policy()
     flags = torch.zeros(50, 3, dtype=torch.bool)
     rewards = torch.randn(50, 3)
-    rollout = Rollout(torch.randn(51, 3, D), torch.randn(50, 3, A), rewards, flags, flags, ~flags)
+    rollout = Rollout(torch.randn(51, 3, D), torch.randn(50, 3, A), rewards, flags, flags, ~flags, flags)
     batch = make_batch(policy, rollout, rewards, 0.9, 0.8)
     assert len(batch) == 144
     assert_close(batch.actions, rollout.actions.flatten(0, 1)[:144])

@@ -20,6 +20,7 @@ def rollout(rewards: list[list[float]], done: list[list[int]], valid: list[list[
         terminated=ends & ~by_time_limit,
         truncated=ends & by_time_limit,
         valid=torch.tensor(valid, dtype=torch.bool),
+        cut=torch.zeros_like(ends),
     )
 
 

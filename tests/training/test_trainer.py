@@ -33,7 +33,9 @@ def test_the_rows_handed_out_are_the_rows_written(tmp_path: Path) -> None:
 def test_the_return_in_the_metrics_is_of_raw_rewards(tmp_path: Path) -> None:
     """Three steps that pay 1, 2, 3, whatever the rewards are scaled to for learning."""
     rows: list[dict[str, float]] = []
-    Trainer.start(short_config("ToyTruncating-v0", tmp_path / "run", normalize_rewards=True)).run(on_row=rows.append)
+    Trainer.start(short_config("ToyTruncating-v0", tmp_path / "run", normalize_rewards=True, stagger=False)).run(
+        on_row=rows.append
+    )
     assert rows[-1]["episode_return_mean"] == 6.0
     assert rows[-1]["episode_length_mean"] == 3.0
     assert rows[0]["episodes"] == 4 * 8  # four environments, 32 steps each, four steps an episode and its reset

@@ -24,15 +24,16 @@ class EpisodeTracker:
         self._length = np.zeros(num_envs, dtype=np.int64)
 
     def update(self, rollout: Rollout) -> None:
-        """Adds a rollout's raw rewards."""
-        rewards, done, valid = (t.cpu().numpy() for t in (rollout.rewards, rollout.done, rollout.valid))
-        for reward, ended, counted in zip(rewards, done, valid, strict=True):
+        """Adds a rollout's raw rewards; an episode cut by `VecEnv.stagger` counts as none."""
+        columns = rollout.rewards, rollout.done, rollout.valid, rollout.cut
+        for reward, ended, counted, cut in zip(*(t.cpu().numpy() for t in columns), strict=True):
             self._return += reward
             self._length += counted
             for index in np.flatnonzero(ended):
-                self.returns.append(float(self._return[index]))
-                self.lengths.append(int(self._length[index]))
-                self.finished += 1
+                if not cut[index]:
+                    self.returns.append(float(self._return[index]))
+                    self.lengths.append(int(self._length[index]))
+                    self.finished += 1
                 self._return[index], self._length[index] = 0.0, 0
 
     def forget_unfinished(self) -> None:

@@ -29,6 +29,7 @@ class Rollout:
         terminated: the episode reached a terminal state, bool ``[T, N]``.
         truncated: the episode was cut off by a time limit, bool ``[T, N]``.
         valid: False where the step only reset the environment, bool ``[T, N]``.
+        cut: truncated by `VecEnv.stagger`, so that the episode's return is none of the task's, bool ``[T, N]``.
         state: of a recurrent actor before the first step, ``[N, size]``.
     """
 
@@ -38,6 +39,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    cut: Tensor
     state: Tensor | None = None
 
     @property
@@ -67,7 +69,7 @@ def collect(
     kind = as_stored(envs.observations[0]).dtype
     observations = np.empty((num_steps + 1, num_envs, *policy.spec.observation_shape), dtype=kind)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
-    terminated, truncated, valid = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(3))
+    terminated, truncated, valid, cut = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(4))
     noise = policy.draw_noise((num_steps, num_envs), generator)
     actions = policy.empty_actions((num_steps, num_envs))
     act = make_actor(policy, noise, actions, memory)
@@ -77,6 +79,7 @@ def collect(
             if step > 0:
                 past = step - 1
                 rewards[past, where], terminated[past, where], truncated[past, where] = envs.receive(group)
+                cut[past, where] = envs.cuts[group]
                 if memory is not None:  # a step that only reset has brought the first observation of an episode
                     memory.actor[where].masked_fill_(torch.from_numpy(~valid[past, where, None]).to(device), 0.0)
             if step < num_steps:
@@ -92,6 +95,7 @@ def collect(
         terminated=torch.from_numpy(terminated).to(device),
         truncated=torch.from_numpy(truncated).to(device),
         valid=torch.from_numpy(valid).to(device),
+        cut=torch.from_numpy(cut).to(device),
         state=state,
     )
 

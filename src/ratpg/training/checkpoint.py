@@ -9,7 +9,7 @@ import torch
 
 FILE = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
-VERSION = 2
+VERSION = 3
 
 
 class BadCheckpoint(ValueError):

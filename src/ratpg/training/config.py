@@ -17,7 +17,7 @@ from ratpg.rl.spec import ActionBounds, Network
 
 C = TypeVar("C")
 
-BEFORE: dict[str, Any] = {"initial_weights": "orthogonal"}
+BEFORE: dict[str, Any] = {"initial_weights": "orthogonal", "stagger": False}
 BEFORE_ALGORITHM: dict[str, Any] = {"anneal_kl_band": False, "weight_decay": 0.0}
 """What an option whose default changes a run was before there was such an option: for configs that lack it."""
 
@@ -53,6 +53,9 @@ class TrainConfig(Generic[C]):
     """Environments stepped side by side."""
     num_steps: int = 256
     """Steps of each environment in a rollout."""
+    stagger: bool = True
+    """Cut each environment's first episode at another length, so that episodes which last until the time limit do not
+    all end at once."""
     threads: int = dataclasses.field(default_factory=lambda: min(_available_cores(), 8))
     """Threads for the simulator and for the update."""
     device: str = "cpu"

@@ -29,6 +29,7 @@ from ratpg.algorithms.checks import BadConfig
 PAPER_RUN = {
     "num_envs": 32,
     "num_steps": 256,
+    "stagger": False,
     "gamma": 0.999,
     "gae_lambda": 0.95,
     "normalize_rewards": False,
@@ -41,6 +42,7 @@ PAPER_RUN = {
 PROCGEN_RUN = {
     "num_envs": 16,
     "num_steps": 256,
+    "stagger": False,
     "gamma": 0.999,
     "gae_lambda": 0.95,
     "normalize_rewards": False,
@@ -180,7 +182,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
 TASKS: dict[str, dict[str, Any]] = {
     "Ant": {"gae_lambda": 0.9},
     "HalfCheetah": {"num_envs": 32, "num_steps": 64},
-    "Swimmer": {"gamma": 0.9995, "gae_lambda": 0.98},
+    "Swimmer": {"gamma": 0.999, "gae_lambda": 0.99},
 }
 """What the default preset of every algorithm has otherwise for some tasks: environment id up to its version -> values.
 Ant's eight noisy actions want advantages of less variance; HalfCheetah, whose episodes never end early, more of them at

@@ -59,6 +59,8 @@ class Trainer:
             num_threads=config.threads,
             options=parse_options(config.env_options),
         )
+        if config.stagger:
+            self.envs.stagger()
         self.config = config = dataclasses.replace(config, backend=self.envs.backend)
         spec = PolicySpec.from_spaces(
             self.envs.observation_space,

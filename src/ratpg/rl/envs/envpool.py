@@ -52,14 +52,43 @@ class EnvPoolEnv(VecEnv):
         self._space = self._pools[0].observation_space
         self.observation_space = flat_space(self._space)
         self.action_space = self._pools[0].action_space
-        self._start(groups, [flat_rows(self._space, pool.reset()[0]) for pool in self._pools])
+        self._restarting: list[np.ndarray | None] = [None] * len(groups)
+        first = [flat_rows(self._space, pool.reset()[0]) for pool in self._pools]
+        self._start(groups, first, self._pools[0].spec.config.max_episode_steps)
 
     def send(self, group: int, actions: np.ndarray) -> None:
-        self._pools[group].send(actions.astype(self.action_space.dtype, copy=False), self._ids[group])
+        actions, which = actions.astype(self.action_space.dtype, copy=False), self._restarting[group]
+        if which is None:
+            self._pools[group].send(actions, self._ids[group])
+        elif not which.all():
+            self._pools[group].send(actions[~which], self._ids[group][~which])
 
     def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        which = self._restarting[group]
+        if which is not None:
+            return self._receive_and_restart(group, which)
         observation, reward, terminated, truncated, _ = self._pools[group].recv()
         return flat_rows(self._space, observation), reward, terminated, truncated
+
+    def _restart(self, group: int, which: np.ndarray) -> None:
+        self._restarting[group] = which
+
+    def _receive_and_restart(
+        self, group: int, which: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Resets environments, bool ``[n]``, and receives what the others were sent."""
+        pool, size = self._pools[group], len(which)
+        self._restarting[group] = None
+        observations = np.empty_like(self.observations[group])
+        rewards, (terminated, truncated) = np.zeros(size), np.zeros((2, size), dtype=bool)
+        if not which.all():
+            observation, reward, ended, cut, info = pool.recv()
+            index = info["env_id"]
+            observations[index], rewards[index] = flat_rows(self._space, observation), reward
+            terminated[index], truncated[index] = ended, cut
+        observation, info = pool.reset(self._ids[group][which])
+        observations[info["env_id"]] = flat_rows(self._space, observation)
+        return observations, rewards, terminated, truncated
 
     def close(self) -> None:
         for pool in self._pools:

@@ -52,7 +52,8 @@ class GymnasiumEnv(VecEnv):
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         observation, _ = self._venv.reset(seed=seed)
-        self._start((slice(0, num_envs),), [np.asarray(observation)])
+        spec = self._venv.envs[0].spec
+        self._start((slice(0, num_envs),), [np.asarray(observation)], spec and spec.max_episode_steps)
 
     def send(self, group: int, actions: np.ndarray) -> None:
         self._actions = actions.astype(self.action_space.dtype, copy=False)
@@ -60,6 +61,9 @@ class GymnasiumEnv(VecEnv):
     def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         observation, reward, terminated, truncated, _ = self._venv.step(self._actions)
         return observation, reward, terminated, truncated
+
+    def _restart(self, group: int, which: np.ndarray) -> None:
+        self._venv._autoreset_envs |= which
 
     def close(self) -> None:
         self._venv.close()
@@ -72,6 +76,7 @@ class GymnasiumEnv(VecEnv):
             "envs": states,
             "observation": torch.from_numpy(self.observations[0]),
             "done": torch.from_numpy(self.dones[0]),
+            "stagger": [stagger.state_dict() for stagger in self._staggers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -80,3 +85,5 @@ class GymnasiumEnv(VecEnv):
         self.observations = [state["observation"].numpy().copy()]
         self.dones = [state["done"].numpy().copy()]
         self._venv._autoreset_envs = self.done.copy()
+        for stagger, saved in zip(self._staggers, state["stagger"], strict=True):
+            stagger.load_state_dict(saved)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ratpg.rl.envs.options import BadOption
+from ratpg.rl.envs.stagger import Stagger
 
 QT = "Procgen needs the Qt 5 library, which `make setup-procgen` installs (sudo apt-get install libqt5gui5)"
 
@@ -48,6 +49,8 @@ class VecEnv(ABC):
         groups: the environments that are stepped together, as slices of 0..N, in order.
         observations: the current raw observations of each group as the simulator gave them, ``[n, *shape]``.
         dones: whether the last step ended the episode, of each group, bool ``[n]``.
+        cuts: whether that was a cut by `stagger`, of each group, bool ``[n]``.
+        time_limit: steps after which the simulator cuts an episode, or None.
     """
 
     backend: Backend
@@ -58,6 +61,9 @@ class VecEnv(ABC):
     groups: tuple[slice, ...]
     observations: list[np.ndarray]
     dones: list[np.ndarray]
+    cuts: list[np.ndarray]
+    time_limit: int | None
+    _staggers: list[Stagger]
 
     @property
     def observation(self) -> Tensor:
@@ -80,14 +86,25 @@ class VecEnv(ABC):
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Waits for the step that `send` began; returns the group's (reward float64, terminated, truncated)."""
         self.observations[group], reward, terminated, truncated = self._receive(group)
+        if self._staggers:
+            self.cuts[group] = self._staggers[group].cut(terminated | truncated)
+            if self.cuts[group].any():
+                truncated = truncated | self.cuts[group]
+                self._restart(group, self.cuts[group])
         self.dones[group] = terminated | truncated
         return reward, terminated, truncated
 
-    def _start(self, groups: tuple[slice, ...], observations: list[np.ndarray]) -> None:
+    def stagger(self) -> None:
+        """Truncates each environment's first episode at another length (`Stagger`); for environments just made."""
+        if self.time_limit is not None:
+            self._staggers = [Stagger.over(self.time_limit, self.num_envs, where) for where in self.groups]
+
+    def _start(self, groups: tuple[slice, ...], observations: list[np.ndarray], time_limit: int | None) -> None:
         """Takes the observations of the first reset, of each group."""
         self.groups = groups
         self.observations = observations
-        self.dones = [np.zeros(len(observation), dtype=bool) for observation in observations]
+        self.dones, self.cuts = ([np.zeros(len(group), dtype=bool) for group in observations] for _ in range(2))
+        self.time_limit, self._staggers = time_limit, []
 
     @abstractmethod
     def send(self, group: int, actions: np.ndarray) -> None:
@@ -95,6 +112,10 @@ class VecEnv(ABC):
 
     @abstractmethod
     def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+    @abstractmethod
+    def _restart(self, group: int, which: np.ndarray) -> None:
+        """Lets the next step of some of a group's environments, bool ``[n]``, be a reset."""
 
     @abstractmethod
     def close(self) -> None: ...
