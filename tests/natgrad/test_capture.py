@@ -87,7 +87,7 @@ def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch
 
 def test_gradients_are_let_go_as_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     # When a layer's factors are built no gradient of the layers above it is held any more, but by their factors.
-    case, alive, seen = CASES["impala_actor_critic"](), [], []
+    case, alive, seen, kept = CASES["impala_actor_critic"](), [], [], []
 
     def build(layer: Layer) -> list[Factor]:
         seen.append(sum(reference() is not None for reference in alive))
@@ -96,10 +96,39 @@ def test_gradients_are_let_go_as_the_backward_pass_goes_on(monkeypatch: pytest.M
 
     monkeypatch.setattr("ratpg.natgrad.capture.build_factors", build)
     transform, log_prob = record(case)
-    transform._recorder._backward(log_prob)
+    transform._recorder._backward(log_prob, lambda names, factors: kept.append(factors))
     assert len(alive) == 15
     # A residual block's output gradient waits until both of its branches have been run through.
     assert max(seen) <= 2
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_layers_factors_are_let_go_before_the_next_where_they_are_only_visited(again: bool) -> None:
+    # In the pass that compares with autograd too, which only the first recording goes through.
+    transform, log_prob = record(CASES["impala_actor_critic"]())
+    if again:
+        transform._recorder.factors(log_prob)
+    alive, seen = [], []
+
+    def receive(factor: Factor) -> None:
+        seen.append(sum(reference() is not None for reference in alive))
+        alive.append(ref(factor))
+
+    transform._recorder.visit(log_prob, receive)
+    assert len(alive) > 30
+    assert max(seen) <= 1  # a convolution's weight while its bias is received
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_solve_leaves_the_same_gram_matrix_and_plan_as_a_step(name: str) -> None:
+    transform, log_prob = record(CASES[name]())
+    y = torch.linspace(-1, 1, len(log_prob), dtype=log_prob.dtype)
+    step = transform(log_prob, y)
+    gram, plan = transform.gram(), transform.plan()
+    solution = transform.solve(log_prob, y[:, None])
+    assert relative_error(solution.x[:, 0], step.advantage) <= 1e-10
+    assert relative_error(transform.gram(), gram) <= 1e-12
+    assert transform.plan() == plan
 
 
 def test_a_tied_weight_leaves_the_other_layers_on_the_fast_path() -> None:

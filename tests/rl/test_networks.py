@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from ratpg.rl.networks.impala import IMPALA
 from ratpg.rl.networks.nature_cnn import NatureCNN
@@ -37,6 +38,21 @@ def test_bytes_are_the_same_images_as_floats(kind: str) -> None:
     torch.testing.assert_close(network(images), network(images.float() / 255))
     with pytest.raises(TypeError, match="int64"):
         network(images.long())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_per_sample_gradients_by_vmap_are_those_of_a_loop(kind: str) -> None:
+    network = NETWORKS[kind]().double()
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    images = torch.rand(3, 2, 40, 36, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def loss(values: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        return functional_call(network, values, (image[None],)).square().sum()
+
+    together = vmap(grad(loss), in_dims=(None, 0))(parameters, images)
+    for index, image in enumerate(images):
+        for name, gradient in grad(loss)(parameters, image).items():
+            torch.testing.assert_close(together[name][index], gradient)
 
 
 def test_images_too_small_for_the_kernels_are_refused() -> None:

@@ -27,7 +27,7 @@ class ACKTRConfig:
     """Divergence ½ gᵀF̂g that one step may cause, by the quadratic model; for the critic too."""
     damping: float = 0.01
     """Damping λ of the Fisher matrix, > 0."""
-    factor_decay: float = 0.95
+    factor_decay: float = 0.9
     """Decay of the averages of the Kronecker factors."""
     inverse_interval: int = 5
     """Mini-batches from one inversion of the factors to the next."""

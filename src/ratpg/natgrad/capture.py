@@ -6,9 +6,9 @@ see is filled in by batched vector-Jacobian products on the recorded graph: slow
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,30 +40,8 @@ class Call:
     first: bool
 
 
-@dataclass
-class Found:
-    """What a backward pass has brought.
-
-    Attributes:
-        factors: names of the parameters they are meant to cover, and the factors of a layer (none where it fits none).
-        calls: indices of the recorded calls that were reached.
-        free: lengths of the gradients at the expansions of free parameters, by name.
-        precision: the coarsest rounding of the gradients.
-    """
-
-    factors: list[tuple[tuple[str, ...], list[Factor]]] = field(default_factory=list)
-    calls: list[int] = field(default_factory=list)
-    free: list[tuple[str, int]] = field(default_factory=list)
-    precision: float = 0.0
-
-    def kept(self, refused: frozenset[str]) -> list[list[Factor]]:
-        """Layers none of whose parameters is refused, or shared with another layer."""
-        seen = Counter(name for names, _ in self.factors for name in names)
-        return [
-            factors
-            for names, factors in self.factors
-            if factors and not refused.intersection(names) and all(seen[name] == 1 for name in names)
-        ]
+Visit = Callable[[tuple[str, ...], list[Factor]], None]
+"""Takes the names of the parameters that a layer's factors are meant to cover, and these (none where it fits none)."""
 
 
 class Recorder:
@@ -85,12 +63,12 @@ class Recorder:
         self.modules, self.parameters, self.keep_tokens = dict(modules), dict(parameters), keep_tokens
         self.calls: list[Call] = []
         self._entered = False
-        self.expansions: list[tuple[str, GradientEdge]] = []
+        self.expansions: list[tuple[str, int, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         self._trainable_of: dict[int, dict[str, str]] = {}
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
         # Structures already compared with autograd -> the parameters that have to take the batched path.
-        self._batched: dict[tuple[Any, ...], frozenset[str]] = {}
+        self._known: dict[tuple[Any, ...], frozenset[str]] = {}
 
     @staticmethod
     def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
@@ -129,6 +107,16 @@ class Recorder:
                 in place, or a trainable parameter would be left out.
             ValueError: where ``log_prob`` is not a vector.
         """
+        found: list[Factor] = []
+        self.visit(log_prob, found.append)
+        return found
+
+    def visit(self, log_prob: Tensor, receive: Callable[[Factor], None]) -> None:
+        """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
+
+        Raises:
+            CaptureError, ValueError: as for `factors`.
+        """
         if log_prob.ndim != 1:
             raise ValueError(f"log_prob must be one number a sample, [B]; got shape {list(log_prob.shape)}")
         if not log_prob.requires_grad:
@@ -138,21 +126,19 @@ class Recorder:
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
-        operations = self._operations(log_prob)
-        found = self._backward(log_prob)
-        structure = (operations, *self._structure(found, len(log_prob)))
-        known = self._batched.get(structure)
-        layers = found.kept(known or frozenset())
-        if known is None:
-            wrong, conclusive = self._disagreeing(log_prob, layers, found.precision)
-            layers = found.kept(wrong)
-            # A layout without the samples in front may fit one batch by chance; it is compared every time.
-            if conclusive and all(len(self.calls[index].inputs) == len(log_prob) for index in found.calls):
-                self._batched[structure] = wrong
-        factors = [factor for layer in layers for factor in layer]
-        covered = {name for factor in factors for name in factor.names}
+        refused = self._refused(log_prob)
+        covered: set[str] = set()
+
+        def keep(names: tuple[str, ...], factors: list[Factor]) -> None:
+            if not refused.intersection(names):
+                for factor in factors:
+                    covered.update(factor.names)
+                    receive(factor)
+
+        self._backward(log_prob, keep)
         missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
-        return factors + batched_factors(log_prob, missing) if missing else factors
+        for factor in batched_factors(log_prob, missing) if missing else ():
+            receive(factor)
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
@@ -165,7 +151,7 @@ class Recorder:
 
     def _note_expansion(self, name: str, rows: Tensor) -> None:
         if rows.grad_fn is not None:  # not inside of an autograd function, whose graph is its own
-            self.expansions.append((name, get_gradient_edge(rows)))
+            self.expansions.append((name, len(rows), get_gradient_edge(rows)))
 
     def _trainable(self, module: nn.Module) -> dict[str, str]:
         """The module's own parameters among those of the transform: attribute -> name."""
@@ -176,9 +162,13 @@ class Recorder:
             self._trainable_of[id(module)] = found
         return found
 
-    def _backward(self, log_prob: Tensor) -> Found:
-        """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there."""
-        found, samples = Found(), len(log_prob)
+    def _backward(self, log_prob: Tensor, visit: Visit) -> float:
+        """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there.
+
+        Returns:
+            The coarsest rounding of these gradients.
+        """
+        samples, precision, reached = len(log_prob), 0.0, False
         dtype = next(iter(self.parameters.values())).dtype  # under autocast inputs and gradients may have fewer digits
         # Modules of one type that share all their parameters are one layer.
         keys = [(type(call.module), *self._trainable(call.module).values()) for call in self.calls]
@@ -187,83 +177,94 @@ class Recorder:
 
         def build(key: tuple[Any, ...]) -> None:
             calls = waiting.pop(key)
-            layer = Layer(calls, self._trainable(calls[0].module), samples, self.keep_tokens)
-            found.factors.append((key[1:], build_factors(layer)))
+            visit(key[1:], build_factors(Layer(calls, self._trainable(calls[0].module), samples, self.keep_tokens)))
 
         def receive(index: int, gradient: Tensor) -> None:
-            found.precision = max(found.precision, torch.finfo(gradient.dtype).eps)
+            nonlocal precision, reached
+            precision, reached = max(precision, torch.finfo(gradient.dtype).eps), True
             if index >= len(self.calls):
                 name = self.expansions[index - len(self.calls)][0]
-                found.free.append((name, len(gradient)))
                 rows[name] = rows[name] + gradient if name in rows else gradient
                 return
             call, key = self.calls[index], keys[index]
             if call.inputs._version != call.version and not isinstance(call.module, PerSampleParameter):
                 name = self._module_name_of[id(call.module)]
                 raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
-            found.calls.append(index)
             inputs = call.inputs.to(dtype) if call.inputs.is_floating_point() else call.inputs
             waiting.setdefault(key, []).append(LayerCall(call.module, inputs, gradient.to(dtype)))
             if len(waiting[key]) == expected[key]:
                 build(key)
 
-        edges = [call.edge for call in self.calls] + [edge for _, edge in self.expansions]
+        edges = [call.edge for call in self.calls] + [edge for *_, edge in self.expansions]
         first = [call.first for call in self.calls] + [True] * len(self.expansions)
         backward_to(log_prob.sum(), edges, first, receive)
         for key in list(waiting):  # some of its calls were not reached
             build(key)
-        if edges and not found.calls and not found.free:
+        if edges and not reached:
             raise CaptureError(
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
         for name, row in rows.items():
             fits = len(row) == samples
             factor = DenseFactor(row.reshape(samples, *self.parameters[name].shape), name) if fits else None
-            found.factors.append(((name,), [factor] if factor else []))
-        return found
+            visit((name,), [factor] if factor else [])
+        return precision
 
-    def _structure(self, found: Found, samples: int) -> tuple[Any, ...]:
+    def _refused(self, log_prob: Tensor) -> frozenset[str]:
+        """Parameters whose layers have no right factors: they are compared with autograd once a structure."""
+        samples = len(log_prob)
+        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in self.calls)
+        free = tuple((name, length == samples) for name, length, _ in self.expansions)
         # One sample fits any layout, and shows nothing about two.
-        reached = [self.calls[index] for index in sorted(found.calls)]
-        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in reached)
-        return samples == 1, layers, tuple((name, length == samples) for name, length in sorted(found.free))
+        structure = (self._operations(log_prob), samples == 1, layers, free)
+        refused = self._known.get(structure)
+        if refused is None:
+            refused, conclusive = self._compare(log_prob)
+            # A layout without the samples in front may fit one batch by chance; it is compared every time.
+            if conclusive and all(fits for *_, fits in layers):
+                self._known[structure] = refused
+        return refused
 
-    def _disagreeing(
-        self, log_prob: Tensor, layers: Sequence[Sequence[Factor]], precision: float
-    ) -> tuple[frozenset[str], bool]:
-        """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``.
+    def _compare(self, log_prob: Tensor) -> tuple[frozenset[str], bool]:
+        """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``, or that several layers share;
+        and whether that shows it for other batches too.
 
         Catches samples that are not independent, a layout with the samples not in front, and a weight that is
         also used outside of its module.
         """
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
-        names = [name for layer in layers for factor in layer for name in factor.names]
-        if not names:
-            return frozenset(), True
-        truth = torch.autograd.grad(
-            log_prob, [self.parameters[name] for name in names], v, retain_graph=True, allow_unused=True
-        )
-        expected = dict(zip(names, truth, strict=True))
+        seen: Counter[str] = Counter()
+        found: list[tuple[Tensor, dict[str, Tensor]]] = []
+
+        def look(names: tuple[str, ...], factors: list[Factor]) -> None:
+            seen.update(names)
+            if factors:
+                # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch; of
+                # the whole layer, for each row of a bias may be such a zero (before a norm of each channel).
+                scale = torch.stack([factor.squared_norms() @ v.square() for factor in factors]).sum().sqrt()
+                found.append((scale, {n: p for factor in factors for n, p in factor.rmatvec(v).items()}))
+
+        precision = self._backward(log_prob, look)
+        wrong = {name for name, count in seen.items() if count > 1}
+        parameters = [self.parameters[name] for _, products in found for name in products]
+        if not parameters:
+            return frozenset(wrong), True
+        truth = iter(torch.autograd.grad(log_prob, parameters, v, retain_graph=True, allow_unused=True))
         tolerance = max(torch.finfo(log_prob.dtype).eps, precision) ** 0.5
-        wrong: set[str] = set()
-        conclusive = True
-        for layer in layers:
-            # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch; of the
-            # whole layer, for each row of a bias may be such a zero (before a norm of each channel).
-            scale = torch.stack([factor.squared_norms() @ v.square() for factor in layer]).sum().sqrt()
-            conclusive &= bool(scale > 0)
-            for name, product in ((n, p) for factor in layer for n, p in factor.rmatvec(v).items()):
-                gradient = expected[name]
+        for scale, products in found:
+            for name, product in products.items():
+                gradient = next(truth)
                 if gradient is not None and gradient.is_sparse:
                     gradient = gradient.to_dense()
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
                     wrong.add(name)
-        return frozenset(wrong), conclusive
+        return frozenset(wrong), all(bool(scale > 0) for scale, _ in found)
 
     def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
-        """The operations of the recorded graph in the order of a walk; two passes with the same may share a check.
+        """Operations and parameters of the recorded graph in the order of a walk; two passes with the same may share a
+        check.
 
         Raises:
             CaptureError: where a trainable tensor is found that nobody handed over, and would be skipped silently.
@@ -276,8 +277,8 @@ class Recorder:
             if node is None or node in seen:
                 continue
             seen.add(node)
-            operations.append(node.name())
             leaf = getattr(node, "variable", None)
+            operations.append(node.name() if leaf is None else self._name_of.get(id(leaf), ""))
             if leaf is not None and id(leaf) not in self._name_of:
                 raise CaptureError(
                     f"log_prob depends on a trainable tensor of shape {list(leaf.shape)} that AdvantageTransform was "

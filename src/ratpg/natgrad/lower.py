@@ -45,6 +45,10 @@ class LowerTriangle:
             [matrix[start:, start:stop].clone(memory_format=torch.contiguous_format) for start, stop in _bounds(matrix)]
         )
 
+    def copy(self) -> "LowerTriangle":
+        """In memory of its own."""
+        return LowerTriangle([panel.clone() for panel in self.panels])
+
     def columns(self, width: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
         """``start, stop`` and the columns between them, from the diagonal down, to be written to.
 

@@ -12,9 +12,10 @@ This is the only file in which ``λ``, ``Σ``, ``1/B`` and ``ζ`` are applied.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import Factor, gram, lower_gram
-from ratpg.natgrad.plan import Plan, plan_of
+from ratpg.natgrad.lower import LowerTriangle
+from ratpg.natgrad.plan import LayerPlan, Plan, plan_of
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
 from ratpg.natgrad.workspace import Workspace
 
@@ -95,12 +97,13 @@ class AdvantageTransform:
         self.damping, self.curvature_rows, self.deferred = damping, curvature_rows, False
         self._recorder = Recorder.over(actor)
         self.parameters = self._recorder.parameters
-        self._recorded: tuple[list[Factor], Tensor] | None = None
+        # What `gram` and `plan` return of the last call.
+        self._last: tuple[Callable[[], Tensor], Plan | Sequence[Factor]] | None = None
         self._workspace = Workspace()
 
     def record(self) -> AbstractContextManager[None]:
         """Context in which the forward pass that makes ``log_prob`` runs; any code that calls the modules will do."""
-        self._recorded = None
+        self._last = None
         return self._recorder.record()
 
     def gram(self) -> Tensor:
@@ -110,7 +113,7 @@ class AdvantageTransform:
             CaptureError: where no call followed the last recording.
         """
         with _full_precision():
-            return gram(*self._last())
+            return self._of_last()[0]()
 
     def plan(self) -> Plan:
         """How the share of each layer of what was recorded and handed to the last call is found; prints as a table.
@@ -118,12 +121,13 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        return plan_of(self._last()[0])
+        found = self._of_last()[1]
+        return found if isinstance(found, Plan) else plan_of(found)
 
-    def _last(self) -> tuple[list[Factor], Tensor]:
-        if self._recorded is None:
+    def _of_last(self) -> tuple[Callable[[], Tensor], Plan | Sequence[Factor]]:
+        if self._last is None:
             raise CaptureError("nothing recorded yet: call the transform on a recorded log_prob first")
-        return self._recorded
+        return self._last
 
     @torch.no_grad()
     def __call__(
@@ -155,7 +159,10 @@ class AdvantageTransform:
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         y = advantages.detach()
-        factors, root = self._factors(log_prob, y, weights)
+        root = self._root(log_prob, y, weights)
+        with torch.enable_grad(), _full_precision():
+            factors = self._recorder.factors(log_prob)
+        self._last = partial(gram, factors, y), factors
         with _full_precision():
             along_previous = torch.zeros_like(y)  # ζ H g_{j−1}
             if previous is not None and decay > 0:
@@ -207,7 +214,8 @@ class AdvantageTransform:
         """``Ã = (λI + KΣ)⁻¹ Y`` for several right-hand sides, from one factorisation.
 
         For losses whose parts are weighted by different columns, as a shared actor-critic's are; one ordinary
-        backward pass then gives the direction.
+        backward pass then gives the direction. No more than one layer's factors are held at a time, so that this takes
+        little memory beside that pass.
 
         Args:
             log_prob: ``[B]``, with its graph, computed inside `record`; the graph is kept.
@@ -223,13 +231,22 @@ class AdvantageTransform:
         if targets.ndim != 2 or targets.shape[1] == 0:
             raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
         targets = targets.detach()
-        factors, root = self._factors(log_prob, targets[:, 0], weights)
+        root = self._root(log_prob, targets[:, 0], weights)
+        system, layers = LowerTriangle.zeros(root, self._workspace), list[LayerPlan]()
+
+        def add(factor: Factor) -> None:
+            factor.add_gram(system)
+            layers.extend(plan_of([factor]).layers)
+
+        with torch.enable_grad(), _full_precision():
+            self._recorder.visit(log_prob, add)
+        self._last = system.copy().dense, Plan(tuple(layers))
         with _full_precision():
-            solution = self._solve(factors, root, root[:, None] * targets)
+            solution = self._solve_system(system, root, root[:, None] * targets)
         return replace(solution, x=solution.x / root[:, None])
 
-    def _factors(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> tuple[list[Factor], Tensor]:
-        """The factors of ``H``, and ``S = Σ^{1/2}`` as a vector."""
+    def _root(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """``S = Σ^{1/2}`` as a vector."""
         w = torch.ones_like(y) if weights is None else weights.detach()
         if not log_prob.shape == y.shape == w.shape:
             shapes = [list(t.shape) for t in (log_prob, y, w)]
@@ -241,10 +258,7 @@ class AdvantageTransform:
             raise ValueError("there are no samples: log_prob, advantages and weights are empty")
         if not (self.deferred or bool((w > 0).all())):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
-        with torch.enable_grad(), _full_precision():
-            factors = self._recorder.factors(log_prob)
-        self._recorded = factors, y
-        return factors, (w / len(w)).sqrt()
+        return (w / w.numel()).sqrt()
 
     def _solve_rows(self, factors: Sequence[Factor], root: Tensor, target: Tensor) -> tuple[Solution, Tensor]:
         """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from the first ``R`` rows.
@@ -263,7 +277,10 @@ class AdvantageTransform:
 
     def _solve(self, factors: Sequence[Factor], root: Tensor, rhs: Tensor) -> Solution:
         """Solves with ``λI + SKS``."""
-        system = lower_gram(factors, root, self._workspace)
+        return self._solve_system(lower_gram(factors, root, self._workspace), root, rhs)
+
+    def _solve_system(self, system: LowerTriangle, root: Tensor, rhs: Tensor) -> Solution:
+        """As `_solve`, from ``K``, which is overwritten."""
         system.scale(root)
         system.shift(self.damping)
         solve = solve_spd_deferred if self.deferred else solve_spd

@@ -155,7 +155,9 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, ACKTRConfig()),
         "paper": (
             PAPER_RUN,
-            ACKTRConfig(max_step_size=0.25, kl_clip=0.001, anneal_step_size=False, epochs=4, minibatches=8),
+            ACKTRConfig(
+                max_step_size=0.25, kl_clip=0.001, anneal_step_size=False, factor_decay=0.95, epochs=4, minibatches=8
+            ),
         ),
     },
     "sophia": {

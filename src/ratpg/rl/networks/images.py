@@ -22,7 +22,8 @@ def unit_range(images: Tensor) -> Tensor:
         images = images.to(torch.get_default_dtype(), memory_format=torch.channels_last) / 255
     if not images.is_floating_point():
         raise TypeError(f"images must be uint8 or floating point in 0 to 1, got {images.dtype}")
-    return images.contiguous(memory_format=torch.channels_last)
+    # As `contiguous(memory_format=torch.channels_last)`, which `torch.vmap` has not got.
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class InParts(nn.Module):
