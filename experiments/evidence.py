@@ -16,6 +16,9 @@ import identity
 import kaczmarz
 import kaczmarz_decay
 import mujoco_
+import mujoco_long
+import mujoco_paper
+import procgen
 import trainings
 from report import markdown, read_csv
 
@@ -37,6 +40,9 @@ if __name__ == "__main__":
     for experiment in (gaussian, kaczmarz, identity):
         experiment.draw()
     trainings.write("ablation", ablation.runs(), ablation.draw)
-    trainings.write("mujoco", mujoco_.RUNS)
+    trainings.write("mujoco", mujoco_.RUNS, mujoco_.draw)
+    trainings.write("mujoco_paper", mujoco_paper.RUNS, mujoco_paper.draw)
+    trainings.write("mujoco_long", mujoco_long.RUNS, mujoco_long.draw)
+    trainings.write("procgen", procgen.RUNS)
     trainings.write("kaczmarz_decay", kaczmarz_decay.RUNS)
     DOCUMENT.write_text(filled(DOCUMENT.read_text()))

@@ -1,0 +1,72 @@
+"""A suite of MuJoCo tasks: our returns beside the paper's, their aggregate, and learning curves."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+
+from aggregate import interquartile_mean, interval
+from published import AUTHORS_HUMANOID, POSTER, TASKS, mean_of, task_of
+from ratpg.training.plots import plot_curves
+from report import RESULTS, save, write_csv
+from runner import Row, Run, curves_of, table_of
+
+COMPARED = ("Hopper", "HalfCheetah", "Walker2d", "Ant", "Swimmer")
+"""Tasks of the aggregate: those without the Humanoids, which few runs have."""
+
+
+def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> None:
+    """Writes all that is made of a suite's recorded rows, beside its ``table.csv``."""
+    folder = RESULTS / name
+    write_csv(folder / "beside_paper.csv", beside_paper(rows))
+    aggregates = aggregated(rows)
+    if aggregates:
+        write_csv(folder / "aggregate.csv", aggregates)
+    curves = curves_of(runs)
+    for path in plot_curves(curves, folder / "curves"):
+        if path.suffix == ".svg":  # which carries its date, and would differ each time
+            path.unlink()
+    if "Humanoid-v4" in curves:
+        figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        for label, seeds in curves["Humanoid-v4"].items():
+            for steps, returns in seeds:
+                axis.plot(steps, returns, label=label)
+        for label, points in AUTHORS_HUMANOID.items():
+            axis.plot(*zip(*points, strict=True), "o--", label=label)
+        axis.set(title="Humanoid-v4", xlabel="environment steps", ylabel="return", xscale="log")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+        save(figure, folder / "humanoid.png")
+
+
+def beside_paper(rows: Sequence[Row]) -> list[Row]:
+    """One row a configuration and one an algorithm of the paper, tasks across in the paper's order."""
+    table: list[Row] = []
+    for row in table_of(rows):
+        of_task = {task_of(env): cell for env, cell in row.items() if env != "run" and cell != "–"}
+        table.append({"run": row["run"], **{task: of_task.get(task, "–") for task in TASKS}})
+    poster = [{"run": f"paper's {name}, 10M", **dict(zip(TASKS, cells, strict=True))} for name, cells in POSTER.items()]
+    return table + poster
+
+
+def aggregated(rows: Sequence[Row]) -> list[Row]:
+    """Interquartile mean and interval of each configuration that has all of `COMPARED`, in units of the paper's PPO."""
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        task = task_of(row["env"])
+        if task in COMPARED:
+            scores[row["name"]][task].append(float(row["return"]) / mean_of("PPO", task))
+    table: list[Row] = []
+    for name, by_task in scores.items():
+        if len(by_task) == len(COMPARED):
+            low, high = interval(by_task)
+            several = min(len(runs) for runs in by_task.values()) > 1  # one run a task can be drawn in one way only
+            table.append(
+                {
+                    "run": name,
+                    "interquartile mean": f"{interquartile_mean(by_task):.2f}",
+                    "95 % interval": f"{low:.2f} to {high:.2f}" if several else "–",
+                    "runs": str(sum(len(runs) for runs in by_task.values())),
+                }
+            )
+    return table
