@@ -14,36 +14,33 @@ from update_problem import SHAPES
 def products_alone(config: TrainConfig[Any]) -> Callable[[], int]:
     """The products of one rollout's update by RAT or PPO at each call, which returns the rollout's steps.
 
-    Both networks go forward and back. RAT's Gram matrix is taken at half of what the whole product ``[B, B]`` takes,
-    for it is symmetric, its Cholesky factorisation (``B³/3`` operations) at a sixth of a product of ``B × B`` matrices.
+    Both networks go forward and back. RAT's Gram matrix takes half of the operations of the whole product ``[B, B]``,
+    for it is symmetric, its Cholesky factorisation ``B³/3``, a sixth of a product of ``B × B`` matrices.
     """
     d_obs, d_action = SHAPES[config.env.removesuffix("-v4")]
     steps, algorithm = config.num_envs * config.num_steps, config.algorithm
-    batch = steps // algorithm.minibatches
-    shapes: list[tuple[int, int, int]] = []
-    for outputs in (d_action, 1):
+    actor = algorithm.epochs, algorithm.minibatches
+    critic = (algorithm.critic_epochs, algorithm.critic_minibatches) if config.algo == "rat" else actor
+    each: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+    for outputs, (epochs, minibatches) in ((d_action, actor), (1, critic)):
+        batch = steps // minibatches
         layers = list(pairwise([d_obs, *config.hidden, outputs]))
-        shapes += [(batch, d_out, d_in) for d_in, d_out in layers]
+        shapes = [(batch, d_out, d_in) for d_in, d_out in layers]
         shapes += [(batch, d_in, d_out) for d_in, d_out in layers[1:]]
         shapes += [(d_out, d_in, batch) for d_in, d_out in layers]
-    each = [(a, b, 1.0) for a, b in (_operands(*shape) for shape in shapes)]
-    if config.algo == "rat":
-        widths = sum(d_in + d_out for d_in, d_out in pairwise([d_obs, *config.hidden, d_action]))
-        each += [(*_operands(batch, batch, widths), 1 / 2), (*_operands(batch, batch, batch), 1 / 6)]
-    updates = algorithm.epochs * algorithm.minibatches
+        if config.algo == "rat" and outputs == d_action:
+            widths = sum(d_in + d_out for d_in, d_out in layers)
+            shapes += [(batch, batch // 2, widths), (batch, batch // 6, batch)]
+        each += [(torch.randn(m, k), torch.randn(n, k), epochs * minibatches) for m, n, k in shapes]
 
     @torch.no_grad()
     def run() -> int:
-        for a, b, share in each:
-            for _ in range(round(updates * share)):
+        for a, b, times in each:
+            for _ in range(times):
                 product(a, b)
         return steps
 
     return run
-
-
-def _operands(m: int, n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(m, k), torch.randn(n, k)
 
 
 def one_after_the_other(first: list[float], second: list[float]) -> list[float]:

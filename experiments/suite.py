@@ -40,33 +40,42 @@ def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> None:
 
 
 def beside_paper(rows: Sequence[Row]) -> list[Row]:
-    """One row a configuration and one an algorithm of the paper, tasks across in the paper's order."""
-    table: list[Row] = []
-    for row in table_of(rows):
-        of_task = {task_of(env): cell for env, cell in row.items() if env != "run" and cell != "–"}
-        table.append({"run": row["run"], **{task: of_task.get(task, "–") for task in TASKS}})
-    poster = [{"run": f"paper's {name}, 10M", **dict(zip(TASKS, cells, strict=True))} for name, cells in POSTER.items()]
-    return table + poster
+    """One row a configuration and one an algorithm of the paper; environments across, in the paper's order of tasks.
+
+    The paper's Ant has the 105 dimensions of v5; under v4 its place is left empty.
+    """
+    recorded = {row["env"] for row in rows}
+    envs = sorted(recorded, key=lambda env: (TASKS.index(task_of(env)), env))
+    ours = [{"run": row["run"]} | {env: row.get(env, "–") for env in envs} for row in table_of(rows)]
+    for name, cells in POSTER.items():
+        places = {env: "–" if env == "Ant-v4" else cells[TASKS.index(task_of(env))] for env in envs}
+        ours.append({"run": f"paper's {name}, 10M"} | places)
+    return ours
 
 
 def aggregated(rows: Sequence[Row]) -> list[Row]:
-    """Interquartile mean and interval of each configuration that has all of `COMPARED`, in units of the paper's PPO."""
+    """Interquartile mean and interval of each configuration that has all of `COMPARED`, in units of the paper's PPO.
+
+    Raises:
+        ValueError: where a configuration has two versions of one task, whose returns cannot be compared.
+    """
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        task = task_of(row["env"])
-        if task in COMPARED:
-            scores[row["name"]][task].append(float(row["return"]) / mean_of("PPO", task))
+        if task_of(row["env"]) in COMPARED:
+            scores[row["name"]][row["env"]].append(float(row["return"]) / mean_of("PPO", task_of(row["env"])))
     table: list[Row] = []
-    for name, by_task in scores.items():
-        if len(by_task) == len(COMPARED):
-            low, high = interval(by_task)
-            several = min(len(runs) for runs in by_task.values()) > 1  # one run a task can be drawn in one way only
+    for name, by_env in scores.items():
+        if len({task_of(env) for env in by_env}) < len(by_env):
+            raise ValueError(f"{name} has two versions of one task: {', '.join(sorted(by_env))}")
+        if len(by_env) == len(COMPARED):
+            low, high = interval(by_env)
+            several = min(len(runs) for runs in by_env.values()) > 1  # one run a task can be drawn in one way only
             table.append(
                 {
                     "run": name,
-                    "interquartile mean": f"{interquartile_mean(by_task):.2f}",
+                    "interquartile mean": f"{interquartile_mean(by_env):.2f}",
                     "95 % interval": f"{low:.2f} to {high:.2f}" if several else "–",
-                    "runs": str(sum(len(runs) for runs in by_task.values())),
+                    "runs": str(sum(len(runs) for runs in by_env.values())),
                 }
             )
     return table

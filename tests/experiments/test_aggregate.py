@@ -51,12 +51,21 @@ def test_configurations_with_every_task_are_aggregated() -> None:
     assert (once["run"], once["95 % interval"]) == ("once", "–")
 
 
+def test_two_versions_of_a_task_are_never_one_figure() -> None:
+    rows = _rows("mixed", suite.COMPARED, 1)
+    rows.append(rows[0] | {"env": rows[0]["env"].replace("v4", "v5")})
+    with pytest.raises(ValueError, match="mixed has two versions"):
+        suite.aggregated(rows)
+
+
 def test_ours_stands_beside_the_papers() -> None:
-    table = suite.beside_paper(_rows("ours", ("Hopper", "Ant"), 2))
-    assert [row["run"] for row in table] == ["ours", *(f"paper's {name}, 10M" for name in POSTER)]
-    ours = table[0]
-    assert list(ours) == ["run", *TASKS]
-    assert (ours["Hopper"], ours["Swimmer"]) == (f"{2 * mean_of('PPO', 'Hopper'):.0f} ± 0 (2)", "–")
+    rows = _rows("ours", ("Ant", "Hopper"), 2)
+    rows += [row | {"env": "Ant-v5", "return": "1"} for row in rows[:2]]
+    ours, *papers = suite.beside_paper(rows)
+    assert [row["run"] for row in papers] == [f"paper's {name}, 10M" for name in POSTER]
+    assert list(ours) == ["run", "Hopper-v4", "Ant-v4", "Ant-v5"]
+    assert (ours["Ant-v4"], ours["Ant-v5"]) == (f"{2 * mean_of('PPO', 'Ant'):.0f} ± 0 (2)", "1 ± 0 (2)")
+    assert (papers[0]["Ant-v4"], papers[0]["Ant-v5"]) == ("–", "2926.6 ± 353.1")
 
 
 @pytest.mark.parametrize("name", ["mujoco_", "mujoco_paper", "mujoco_long"])

@@ -15,6 +15,12 @@ LAYOUTS = {
 }
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["on Intel", "elsewhere"])
+def _processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each library in turn, whatever the tests run on."""
+    monkeypatch.setattr("ratpg.natgrad.products._on_intel", request.param)
+
+
 @pytest.mark.parametrize("left", LAYOUTS)
 @pytest.mark.parametrize("right", LAYOUTS)
 @pytest.mark.parametrize("shape", [(5, 4, 3), (1, 7, 2), (40, 1, 33), (3, 2, 0)])
@@ -26,6 +32,7 @@ def test_it_is_a_times_b_transposed(left: str, right: str, shape: tuple[int, int
     expected = a.double() @ b.double().T
     result = product(a, b)
     assert result.dtype == dtype
+    assert result.is_contiguous()
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(result.double(), expected, rtol=10 * eps, atol=10 * eps * max(k, 1))
     added = LAYOUTS[right](m, n).to(dtype)

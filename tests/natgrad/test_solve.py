@@ -29,6 +29,16 @@ def _vector(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 SIZES = [1, 5, WIDTH, WIDTH + 1, 128, 129, 300, 2 * WIDTH, 512]
 
 
+@pytest.mark.parametrize("on_intel", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_blocked_factor_is_lapacks_in_float32(size: int, on_intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratpg.natgrad.products._on_intel", on_intel)  # which library the products are
+    matrix = _spd(size, dtype=torch.float32)
+    lower = LowerTriangle.of(matrix)
+    assert relative_error(Cholesky(lower).dense().double(), torch.linalg.cholesky(matrix.double())) <= 1e-5
+    assert torch.equal(lower.dense(), matrix)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_blocked_factor_is_lapacks(size: int) -> None:
     matrix = _spd(size)
@@ -59,6 +69,9 @@ def test_only_the_lower_triangle_is_read_and_nothing_is_overwritten(rank: int | 
     before = lower.clone()
     assert_close(solve_spd(lower, _vector(200)).x, solve_spd(matrix, _vector(200)).x, rtol=0, atol=0)
     assert_close(lower, before, rtol=0, atol=0, equal_nan=True)
+    triangle = LowerTriangle.of(matrix)
+    assert_close(solve_spd(triangle, _vector(200)).x, solve_spd(matrix, _vector(200)).x, rtol=0, atol=0)
+    assert torch.equal(triangle.dense(), matrix.tril() + matrix.tril(-1).T)
 
 
 @pytest.mark.parametrize("columns", [None, 1, 3])

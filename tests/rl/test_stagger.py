@@ -69,6 +69,29 @@ def test_a_restart_is_a_reset_and_leaves_the_others_alone(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_all_environments_may_restart_at_once(backend: str) -> None:
+    envs = staggered("Pendulum-v1", 3, backend)
+    envs._staggers = [Stagger([5, 5, 5])]
+    ends = torch.nonzero(rollout_of(envs, LIMIT + 10).truncated[:, 0]).flatten().tolist()
+    assert ends == [4, LIMIT + 5]
+    envs.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_recurrent_policys_memory_begins_anew_with_the_episode(backend: str) -> None:
+    envs = staggered("Pendulum-v1", 4, backend)
+    torch.manual_seed(0)
+    spec = PolicySpec.from_spaces(envs.observation_space, envs.action_space, hidden=(8,), lstm=5)
+    policy = ActorCritic(spec)
+    memory = policy.new_memory(4)
+    first = LIMIT // 4  # of the first environment; the step after it only resets
+    collect(policy, envs, first + 1, torch.Generator().manual_seed(0), memory)
+    assert not memory.actor[0].any()
+    assert memory.actor[1:].any(1).all()
+    envs.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_episode_that_ends_by_itself_is_not_cut(backend: str) -> None:
     envs = staggered("CartPole-v1", 4, backend)  # which falls within 100 steps of random actions; the limit is 500
     assert envs.time_limit == 500
@@ -92,6 +115,14 @@ def test_a_cut_episode_counts_as_none() -> None:
     assert set(tracker.lengths) == {LIMIT}
     assert tracker.finished == int((rollout.done & ~rollout.cut).sum()) < int(rollout.done.sum())
     envs.close()
+
+
+def test_environments_restored_from_ones_in_step_are_in_step() -> None:
+    plain = make_vec("Pendulum-v1", 4, seed=0, backend="gymnasium")
+    rollout_of(plain, 10)
+    envs = staggered("Pendulum-v1", 4, "gymnasium")
+    envs.load_state_dict(plain.state_dict())
+    assert not rollout_of(envs, LIMIT - 11).done.any()
 
 
 def test_a_restored_environment_cuts_where_it_would_have() -> None:

@@ -114,6 +114,8 @@ class Recorder:
     def visit(self, log_prob: Tensor, receive: Callable[[Factor], None]) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
 
+        Those of parameters without fast factors come together at the end, as one batched pass brings them.
+
         Raises:
             CaptureError, ValueError: as for `factors`.
         """
@@ -162,13 +164,13 @@ class Recorder:
             self._trainable_of[id(module)] = found
         return found
 
-    def _backward(self, log_prob: Tensor, visit: Visit) -> float:
+    def _backward(self, log_prob: Tensor, visit: Visit) -> tuple[float, list[Call]]:
         """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there.
 
         Returns:
-            The coarsest rounding of these gradients.
+            The coarsest rounding of these gradients, and the calls that were reached.
         """
-        samples, precision, reached = len(log_prob), 0.0, False
+        samples, precision, reached = len(log_prob), 0.0, list[Call]()
         dtype = next(iter(self.parameters.values())).dtype  # under autocast inputs and gradients may have fewer digits
         # Modules of one type that share all their parameters are one layer.
         keys = [(type(call.module), *self._trainable(call.module).values()) for call in self.calls]
@@ -180,13 +182,14 @@ class Recorder:
             visit(key[1:], build_factors(Layer(calls, self._trainable(calls[0].module), samples, self.keep_tokens)))
 
         def receive(index: int, gradient: Tensor) -> None:
-            nonlocal precision, reached
-            precision, reached = max(precision, torch.finfo(gradient.dtype).eps), True
+            nonlocal precision
+            precision = max(precision, torch.finfo(gradient.dtype).eps)
             if index >= len(self.calls):
                 name = self.expansions[index - len(self.calls)][0]
                 rows[name] = rows[name] + gradient if name in rows else gradient
                 return
             call, key = self.calls[index], keys[index]
+            reached.append(call)
             if call.inputs._version != call.version and not isinstance(call.module, PerSampleParameter):
                 name = self._module_name_of[id(call.module)]
                 raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
@@ -200,7 +203,7 @@ class Recorder:
         backward_to(log_prob.sum(), edges, first, receive)
         for key in list(waiting):  # some of its calls were not reached
             build(key)
-        if edges and not reached:
+        if edges and not reached and not rows:
             raise CaptureError(
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
@@ -208,7 +211,7 @@ class Recorder:
             fits = len(row) == samples
             factor = DenseFactor(row.reshape(samples, *self.parameters[name].shape), name) if fits else None
             visit((name,), [factor] if factor else [])
-        return precision
+        return precision, reached
 
     def _refused(self, log_prob: Tensor) -> frozenset[str]:
         """Parameters whose layers have no right factors: they are compared with autograd once a structure."""
@@ -220,8 +223,7 @@ class Recorder:
         refused = self._known.get(structure)
         if refused is None:
             refused, conclusive = self._compare(log_prob)
-            # A layout without the samples in front may fit one batch by chance; it is compared every time.
-            if conclusive and all(fits for *_, fits in layers):
+            if conclusive:
                 self._known[structure] = refused
         return refused
 
@@ -245,11 +247,13 @@ class Recorder:
                 scale = torch.stack([factor.squared_norms() @ v.square() for factor in factors]).sum().sqrt()
                 found.append((scale, {n: p for factor in factors for n, p in factor.rmatvec(v).items()}))
 
-        precision = self._backward(log_prob, look)
+        precision, reached = self._backward(log_prob, look)
+        # A layout without the samples in front may fit one batch by chance; it is compared every time.
+        conclusive = all(len(call.inputs) == len(log_prob) for call in reached)
         wrong = {name for name, count in seen.items() if count > 1}
         parameters = [self.parameters[name] for _, products in found for name in products]
         if not parameters:
-            return frozenset(wrong), True
+            return frozenset(wrong), conclusive
         truth = iter(torch.autograd.grad(log_prob, parameters, v, retain_graph=True, allow_unused=True))
         tolerance = max(torch.finfo(log_prob.dtype).eps, precision) ** 0.5
         for scale, products in found:
@@ -260,7 +264,7 @@ class Recorder:
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
                     wrong.add(name)
-        return frozenset(wrong), all(bool(scale > 0) for scale, _ in found)
+        return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
 
     def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
         """Operations and parameters of the recorded graph in the order of a walk; two passes with the same may share a

@@ -9,15 +9,17 @@ from ratpg.natgrad.workspace import Workspace
 
 WIDTH = 192
 """Width of a block column on CPUs: wide enough for products at full speed, narrow enough that little is computed above
-the diagonal. Elsewhere there is one, the whole matrix."""
+the diagonal."""
+LAUNCHED_WIDTH = 4096
+"""The same on GPUs, where what counts is how few kernels there are."""
 
 
 class LowerTriangle:
     """The lower triangle of a symmetric ``[n, n]`` matrix.
 
     Block column ``j`` holds the rows from its diagonal block down, ``[n − start_j, width]``; above the diagonal of that
-    block anything may stand. What is computed by block columns is computed half as often as the whole, and products of
-    what lies in one piece are the fast ones.
+    block anything may stand. Many block columns take half of the operations of the whole, and products of what lies in
+    one piece are the fast ones.
 
     Args:
         panels: the block columns, from the left.
@@ -88,5 +90,5 @@ class LowerTriangle:
 
 def _bounds(like: Tensor) -> list[tuple[int, int]]:
     size = len(like)
-    width = WIDTH if like.device.type == "cpu" else size
+    width = WIDTH if like.device.type == "cpu" else LAUNCHED_WIDTH
     return [(start, min(start + width, size)) for start in range(0, size, width)]

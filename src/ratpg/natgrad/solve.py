@@ -62,6 +62,7 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
         raise ValueError("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
     jitter = 10 * float(smallest_pivot)
     if jitter > 0:
+        matrix = matrix.copy()
         matrix.shift(jitter)
         factor = Cholesky(matrix)
         if factor.exists & (factor.least_pivot > smallest_pivot):

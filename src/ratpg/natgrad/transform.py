@@ -214,8 +214,8 @@ class AdvantageTransform:
         """``Ã = (λI + KΣ)⁻¹ Y`` for several right-hand sides, from one factorisation.
 
         For losses whose parts are weighted by different columns, as a shared actor-critic's are; one ordinary
-        backward pass then gives the direction. No more than one layer's factors are held at a time, so that this takes
-        little memory beside that pass.
+        backward pass then gives the direction. Of what has fast factors no more than one layer's are held at a time, so
+        that this takes little memory beside that pass.
 
         Args:
             log_prob: ``[B]``, with its graph, computed inside `record`; the graph is kept.
@@ -240,10 +240,17 @@ class AdvantageTransform:
 
         with torch.enable_grad(), _full_precision():
             self._recorder.visit(log_prob, add)
-        self._last = system.copy().dense, Plan(tuple(layers))
         with _full_precision():
             solution = self._solve_system(system, root, root[:, None] * targets)
+        self._last = partial(self._gram_of, system, root), Plan(tuple(layers))
         return replace(solution, x=solution.x / root[:, None])
+
+    def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
+        """``K`` from ``λI + SKS``."""
+        system = system.copy()
+        system.shift(-self.damping)
+        system.scale(1 / root)
+        return system.dense()
 
     def _root(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         """``S = Σ^{1/2}`` as a vector."""

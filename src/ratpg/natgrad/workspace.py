@@ -6,12 +6,13 @@ from torch import Tensor
 class Workspace:
     """Buffers by name, kept between uses.
 
-    A step needs a few matrices as large as ``K``. Taken from the system anew each time they cost, in page faults,
-    a quarter of the step at B = 1024.
+    A step needs a matrix as large as ``K``, which taken from the system anew each time costs as many page faults. One
+    that has become too small is kept on a GPU, where a captured graph may still write to it.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._outgrown: list[Tensor] = []
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """A contiguous tensor of this shape and of the dtype and device of ``like``.
@@ -24,5 +25,7 @@ class Workspace:
         buffer = self._buffers.get(name)
         fits = buffer is not None and buffer.dtype == like.dtype and buffer.device == like.device
         if buffer is None or not fits or buffer.numel() < size:
+            if buffer is not None and buffer.is_cuda:
+                self._outgrown.append(buffer)
             buffer = self._buffers[name] = like.new_empty(size)
         return buffer[:size].view(shape)

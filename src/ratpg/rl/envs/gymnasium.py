@@ -85,5 +85,7 @@ class GymnasiumEnv(VecEnv):
         self.observations = [state["observation"].numpy().copy()]
         self.dones = [state["done"].numpy().copy()]
         self._venv._autoreset_envs = self.done.copy()
-        for stagger, saved in zip(self._staggers, state["stagger"], strict=True):
+        # Whatever is asked for now: environments that were not staggered are in the middle of their episodes.
+        self._staggers = self._staggers if state["stagger"] else []
+        for stagger, saved in zip(self._staggers, state["stagger"], strict=False):
             stagger.load_state_dict(saved)

@@ -95,8 +95,11 @@ class VecEnv(ABC):
         return reward, terminated, truncated
 
     def stagger(self) -> None:
-        """Truncates each environment's first episode at another length (`Stagger`); for environments just made."""
-        if self.time_limit is not None:
+        """Truncates each environment's first episode at another length (`Stagger`); for environments just made.
+
+        Nothing is done where there is no time limit. One environment alone has nothing to be out of step with.
+        """
+        if self.time_limit:
             self._staggers = [Stagger.over(self.time_limit, self.num_envs, where) for where in self.groups]
 
     def _start(self, groups: tuple[slice, ...], observations: list[np.ndarray], time_limit: int | None) -> None:

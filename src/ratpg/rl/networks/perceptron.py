@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +24,39 @@ class PerceptronLayer:
 def perceptron_layers(modules: Sequence[nn.Module]) -> list[PerceptronLayer] | None:
     """The layers of modules that are called one after the other; None where they are no plain perceptron.
 
-    Plain are linear layers, each with at most one activation of `ACTIVATIONS` behind it, and no hook on their calls.
+    Plain are linear layers, each with at most one activation of `ACTIVATIONS` behind it, without parametrizations and
+    without hooks on their calls or parameters.
     """
     layers: list[PerceptronLayer] = []
     for module in modules:
-        listened = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        if listened:
+        if _listened(module):
             return None
-        if isinstance(module, nn.Linear) and type(module).forward in (nn.Linear.forward, Linear.forward):
+        if isinstance(module, nn.Linear) and _plain(module):
             layers.append(PerceptronLayer(module, "none"))
         elif type(module) in ACTIVATIONS and layers and layers[-1].activation == "none":
             layers[-1] = PerceptronLayer(layers[-1].linear, ACTIVATIONS[type(module)])
         else:
             return None
     return layers or None
+
+
+def _plain(linear: nn.Linear) -> bool:
+    """Whether it does what `nn.Linear` does, with weights that are its own parameters."""
+    own = "weight" in linear._parameters and "bias" in linear._parameters
+    return own and type(linear).forward in (nn.Linear.forward, Linear.forward)
+
+
+def _listened(module: nn.Module) -> bool:
+    """Whether somebody's hook wants to know of a module's calls, or of its parameters' gradients."""
+    tables: list[Any] = [
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    ]
+    for parameter in module.parameters(recurse=False):
+        tables += [parameter._backward_hooks, parameter._post_accumulate_grad_hooks]
+    return any(tables)
 
 
 @torch.no_grad()
@@ -63,8 +83,9 @@ def backpropagate(layers: Sequence[PerceptronLayer], outputs: Sequence[Tensor], 
             gradient = torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
         elif activation == "tanh":
             gradient = torch.ops.aten.tanh_backward(gradient, outputs[index + 1])
-        linear.weight.grad = product(gradient.T, outputs[index].T)
-        if linear.bias is not None:
+        if linear.weight.requires_grad:
+            linear.weight.grad = product(gradient.T, outputs[index].T)
+        if linear.bias is not None and linear.bias.requires_grad:
             linear.bias.grad = gradient.sum(0)
         if index > 0:
             gradient = product(gradient, linear.weight.T)
