@@ -1,4 +1,4 @@
-"""What no implementation of an update is faster than on a machine: its matrix products, and nothing between them."""
+"""What an update's matrix products take alone, at their own sizes and with nothing between them: what bounds it."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.products import product
+from ratpg.natgrad.workspace import Workspace
 from ratpg.training.config import TrainConfig
 from update_problem import SHAPES
 
@@ -14,8 +16,8 @@ from update_problem import SHAPES
 def products_alone(config: TrainConfig[Any]) -> Callable[[], int]:
     """The products of one rollout's update by RAT or PPO at each call, which returns the rollout's steps.
 
-    Both networks go forward and back. RAT's Gram matrix takes half of the operations of the whole product ``[B, B]``,
-    for it is symmetric, its Cholesky factorisation ``B³/3``, a sixth of a product of ``B × B`` matrices.
+    Both networks go forward and back; RAT's Gram matrix and Cholesky factorisation are those of `ratpg.natgrad`, in
+    block columns.
     """
     d_obs, d_action = SHAPES[config.env.removesuffix("-v4")]
     steps, algorithm = config.num_envs * config.num_steps, config.algorithm
@@ -29,8 +31,12 @@ def products_alone(config: TrainConfig[Any]) -> Callable[[], int]:
         shapes += [(batch, d_in, d_out) for d_in, d_out in layers[1:]]
         shapes += [(d_out, d_in, batch) for d_in, d_out in layers]
         if config.algo == "rat" and outputs == d_action:
-            widths = sum(d_in + d_out for d_in, d_out in layers)
-            shapes += [(batch, batch // 2, widths), (batch, batch // 6, batch)]
+            blocks = [part.shape for part in LowerTriangle.zeros(torch.empty(batch), Workspace()).panels]
+            shapes += [(rows, width, d) for rows, width in blocks for layer in layers for d in layer]
+            for index, (_, width) in enumerate(blocks):
+                below = blocks[index + 1 :]
+                shapes += [(below[0][0], width, width)] if below else []
+                shapes += [(rows, columns, width) for rows, columns in below]
         each += [(torch.randn(m, k), torch.randn(n, k), epochs * minibatches) for m, n, k in shapes]
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ The first table is preset ``default`` against EnvPool stepped with random action
 environments x 256 steps, 4 epochs x 8 mini-batches, networks of 256 x 256) against Stable-Baselines3's PPO and
 SB3-contrib's TRPO at the same sizes, with their environments stepped in one process or in subprocesses, whichever is
 faster. All that is in a row takes turns; rates are medians, ratios medians of the ratios of one turn. A bound is what
-the simulator and the update's matrix products alone would leave (`bound`), without all that is between them.
+the simulator and the update's matrix products alone would give (`bound`), without all that is between them.
 """
 
 import argparse
