@@ -66,8 +66,8 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
 @pytest.mark.parametrize(
     ("env", "own"),
     [
-        ("Swimmer-v4", {"gamma": 0.999, "gae_lambda": 0.99}),
-        ("Swimmer-v5", {"gamma": 0.999, "gae_lambda": 0.99}),
+        ("Swimmer-v4", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}),
+        ("Swimmer-v5", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}),
         ("Ant-v4", {"gae_lambda": 0.9}),
         ("HalfCheetah-v4", {"num_envs": 32, "num_steps": 64}),
         ("SwimmerX-v4", {}),

@@ -184,12 +184,12 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
 TASKS: dict[str, dict[str, Any]] = {
     "Ant": {"gae_lambda": 0.9},
     "HalfCheetah": {"num_envs": 32, "num_steps": 64},
-    "Swimmer": {"gamma": 0.999, "gae_lambda": 0.99},
+    "Swimmer": {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0},
 }
 """What the default preset of every algorithm has otherwise for some tasks: environment id up to its version -> values.
 Ant's eight noisy actions want advantages of less variance; HalfCheetah, whose episodes never end early, more of them at
-a time (``results/default_search``); of Swimmer the whole episode of 1000 steps counts, and its
-strokes are slow."""
+a time (``results/default_search``); of Swimmer the whole episode of 1000 steps counts, its strokes are slow, and it
+takes large actions to find them."""
 
 SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
 """What the default preset of an algorithm has otherwise where layers are shared. RAT's pseudo-advantage, by which the
