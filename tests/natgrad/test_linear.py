@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from ratpg import AdvantageTransform
-from ratpg.natgrad import Linear, linear
+from ratpg.natgrad import Linear, linear, products
 from ratpg.natgrad.factors import OuterFactor
 
 
 @pytest.fixture(autouse=True)
 def products_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "WORTHWHILE", 0)
+    monkeypatch.setattr(products, "on_intel", False)
 
 
 def twins(bias: bool = True) -> tuple[Linear, nn.Linear]:
@@ -90,6 +91,9 @@ def test_a_product_worth_it_takes_the_fast_way_and_autocast_torchs(monkeypatch: 
     assert type(ours(x).grad_fn).__name__ == "_AffineBackward"
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ours(x).dtype == torch.bfloat16
+    monkeypatch.setattr(products, "on_intel", True)
+    assert type(ours(x).grad_fn).__name__ == "AddmmBackward0"
+    monkeypatch.setattr(products, "on_intel", False)
     monkeypatch.setattr(linear, "WORTHWHILE", 7 * 5 * 4 + 1)
     assert type(ours(x).grad_fn).__name__ == "AddmmBackward0"
 

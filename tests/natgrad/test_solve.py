@@ -32,7 +32,7 @@ SIZES = [1, 5, WIDTH, WIDTH + 1, 128, 129, 300, 2 * WIDTH, 512]
 @pytest.mark.parametrize("on_intel", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_blocked_factor_is_lapacks_in_float32(size: int, on_intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratpg.natgrad.products._on_intel", on_intel)  # which library the products are
+    monkeypatch.setattr("ratpg.natgrad.products.on_intel", on_intel)  # which library the products are
     matrix = _spd(size, dtype=torch.float32)
     lower = LowerTriangle.of(matrix)
     assert relative_error(Cholesky(lower).dense().double(), torch.linalg.cholesky(matrix.double())) <= 1e-5

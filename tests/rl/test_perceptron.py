@@ -25,7 +25,7 @@ IMPURE = {
 
 @pytest.fixture(params=[True, False], ids=["MKL's products", "oneDNN's products"])
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratpg.natgrad.products._on_intel", request.param)
+    monkeypatch.setattr("ratpg.natgrad.products.on_intel", request.param)
 
 
 @pytest.mark.usefixtures("_library")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.lower import LowerTriangle
-from ratpg.natgrad.products import product, product_and_sum
+from ratpg.natgrad.products import product, updated
 
 
 class Cholesky:
@@ -25,19 +25,19 @@ class Cholesky:
         self._corners: list[Tensor] = []
         self._below: list[Tensor] = []
         infos = []
-        panels = list(matrix.panels)
+        panels = matrix.copy().panels
+        identity = torch.eye(panels[0].shape[1], dtype=panels[0].dtype, device=panels[0].device)  # as wide as any
         for index, panel in enumerate(panels):
             width = panel.shape[1]
             corner, info = torch.linalg.cholesky_ex(panel[:width])
             infos.append(info)
             below = panel[width:]
             if len(below):
-                identity = torch.eye(width, dtype=panel.dtype, device=panel.device)
                 below = product(below, torch.linalg.solve_triangular(corner, identity, upper=False))
                 first, negative = 0, -below
                 for later in range(index + 1, len(panels)):
                     rows = negative[first : first + panels[later].shape[1]]
-                    panels[later] = product_and_sum(below[first:], rows, panels[later])
+                    panels[later] = updated(panels[later], below[first:], rows)
                     first += len(rows)
             self._corners.append(corner)
             self._below.append(below)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.lower import LowerTriangle
-from ratpg.natgrad.products import product
+from ratpg.natgrad.products import product, updated
 from ratpg.natgrad.workspace import Workspace
 
 
@@ -94,7 +94,7 @@ def bytes_of(*tensors: Tensor) -> int:
 def add_product(gram: LowerTriangle, rows: Tensor) -> None:
     """``gram += rows rowsᵀ``."""
     for start, stop, part in gram.columns():
-        part += product(rows[start:], rows[start:stop])
+        part.copy_(updated(part, rows[start:], rows[start:stop]))
 
 
 class OuterFactor:
@@ -125,9 +125,10 @@ class OuterFactor:
             return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
         for start, stop, part in gram.columns():
-            constant = None if self.bias is None else d.new_ones(stop - start)  # a bias is the weight of a constant
-            inner, outer = product(a[start:], a[start:stop], constant), product(d[start:], d[start:stop])
-            part.addcmul_(inner, outer)
+            outer = product(d[start:], d[start:stop])
+            part.addcmul_(product(a[start:], a[start:stop]), outer)
+            if self.bias is not None:  # the weight of a constant input, 1
+                part.add_(outer)
 
     def cost(self) -> Cost:
         samples = len(self.inputs)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ratpg.natgrad import products
 from ratpg.natgrad.products import product
 
 WORTHWHILE = 2**21
@@ -12,13 +13,16 @@ WORTHWHILE = 2**21
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, to rounding, with the faster of PyTorch's two libraries for large products on CPUs."""
+    """`torch.nn.Linear`, to rounding, with the faster of PyTorch's two libraries for large products on CPUs.
+
+    On Intel's that is the one `torch.nn.Linear` has.
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[..., d_in] -> [..., d_out]``."""
         small = inputs.numel() * len(self.weight) < WORTHWHILE
         fits = inputs.ndim == 2 and inputs.shape[1] == self.in_features and inputs.device.type == "cpu"
-        if small or not fits or torch.is_autocast_enabled("cpu"):
+        if products.on_intel or small or not fits or torch.is_autocast_enabled("cpu"):
             return super().forward(inputs)
         outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)
         return outputs
