@@ -16,6 +16,7 @@ _linear_and_add = getattr(_linear, "binary", None)
 
 _CPUS = Path("/proc/cpuinfo")
 on_intel = _CPUS.exists() and "GenuineIntel" in _CPUS.read_text()
+"""Whether plain products are MKL's."""
 
 Activation = Literal["none", "relu", "tanh"]
 _ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}
