@@ -46,7 +46,7 @@ def test_float32_keeps_four_digits_or_what_the_conditioning_leaves(name: str, da
     expected = dense.transformed_advantage(h, given.advantages, given.weights, damping)
     # Rounding K to float32 alone moves the solution by up to ε κ; how far depends on the machine's products.
     condition = 1 + float(torch.linalg.matrix_norm(sigma.sqrt() @ h, 2)) ** 2 / damping
-    tolerance = max(1e-4, torch.finfo(torch.float32).eps * condition)
+    tolerance = max(1e-4, 0.3 * torch.finfo(torch.float32).eps * condition)
     transform, _, step = solve(name, damping, torch.float32)
     assert step.solution.method == "cholesky"
     assert relative_error(transform.gram(), h @ h.T) <= 1e-5

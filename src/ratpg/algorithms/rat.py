@@ -277,7 +277,8 @@ def _cosine(g: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
     pairs = [(g[name], other[name]) for name in g]
     product = torch.stack([(a * b).sum() for a, b in pairs]).sum()
     norms = (torch.stack([x.norm() for x in column]).norm() for column in zip(*pairs, strict=True))
-    return product / math.prod(norms, start=torch.ones_like(product)).clamp(min=1e-30)
+    cosine = product / math.prod(norms, start=torch.ones_like(product)).clamp(min=1e-30)
+    return cosine.clamp(-1.0, 1.0)  # which rounding may have passed
 
 
 def _failed(solution: Solution, like: Tensor) -> Tensor:

@@ -125,10 +125,10 @@ class OuterFactor:
             return add_product(gram, self.gradients)
         a, d = self.inputs, self.gradients
         for start, stop, part in gram.columns():
-            outer = product(d[start:], d[start:stop])
-            part.addcmul_(product(a[start:], a[start:stop]), outer)
+            inner = product(a[start:], a[start:stop])
             if self.bias is not None:  # the weight of a constant input, 1
-                part.add_(outer)
+                inner.add_(1.0)
+            part.addcmul_(inner, product(d[start:], d[start:stop]))
 
     def cost(self) -> Cost:
         samples = len(self.inputs)

@@ -48,7 +48,8 @@ class AlignmentProbe:
         natural = self.natural_gradient(minibatch)
         yield
         step = self.parameters() - before
-        self.cosine = float(step @ natural / (step.norm() * natural.norm()).clamp(min=1e-30))
+        cosine = step @ natural / (step.norm() * natural.norm()).clamp(min=1e-30)
+        self.cosine = float(cosine.clamp(-1.0, 1.0))  # which rounding may have passed
 
     def parameters(self) -> Tensor:
         """The actor's, flat."""
