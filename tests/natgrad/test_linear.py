@@ -13,7 +13,7 @@ from ratpg.natgrad.factors import OuterFactor
 @pytest.fixture(autouse=True)
 def products_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "WORTHWHILE", 0)
-    monkeypatch.setattr(products, "on_intel", False)
+    monkeypatch.setattr(products, "mkls", "none")
 
 
 def twins(bias: bool = True) -> tuple[Linear, nn.Linear]:
@@ -91,9 +91,9 @@ def test_a_product_worth_it_takes_the_fast_way_and_autocast_torchs(monkeypatch: 
     assert type(ours(x).grad_fn).__name__ == "_AffineBackward"
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ours(x).dtype == torch.bfloat16
-    monkeypatch.setattr(products, "on_intel", True)
+    monkeypatch.setattr(products, "mkls", "plain")
     assert type(ours(x).grad_fn).__name__ == "AddmmBackward0"
-    monkeypatch.setattr(products, "on_intel", False)
+    monkeypatch.setattr(products, "mkls", "none")
     monkeypatch.setattr(linear, "WORTHWHILE", 7 * 5 * 4 + 1)
     assert type(ours(x).grad_fn).__name__ == "AddmmBackward0"
 

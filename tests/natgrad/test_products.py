@@ -15,10 +15,10 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(autouse=True, params=[True, False], ids=["on Intel", "elsewhere"])
-def _processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["all", "plain", "none"])
+def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each library in turn, whatever the tests run on."""
-    monkeypatch.setattr("ratpg.natgrad.products.on_intel", request.param)
+    monkeypatch.setattr("ratpg.natgrad.products.mkls", request.param)
 
 
 @pytest.mark.parametrize("left", LAYOUTS)

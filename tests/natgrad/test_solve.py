@@ -29,10 +29,10 @@ def _vector(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 SIZES = [1, 5, WIDTH, WIDTH + 1, 128, 129, 300, 2 * WIDTH, 512]
 
 
-@pytest.mark.parametrize("on_intel", [True, False])
+@pytest.mark.parametrize("mkls", ["all", "none"])
 @pytest.mark.parametrize("size", SIZES)
-def test_blocked_factor_is_lapacks_in_float32(size: int, on_intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratpg.natgrad.products.on_intel", on_intel)  # which library the products are
+def test_blocked_factor_is_lapacks_in_float32(size: int, mkls: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratpg.natgrad.products.mkls", mkls)  # which library the products are
     matrix = _spd(size, dtype=torch.float32)
     lower = LowerTriangle.of(matrix)
     assert relative_error(Cholesky(lower).dense().double(), torch.linalg.cholesky(matrix.double())) <= 1e-5
@@ -87,7 +87,7 @@ def test_positive_definite_systems_are_solved_by_cholesky(size: int, columns: in
 
 @pytest.mark.parametrize("columns", [None, 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize(("size", "rank"), [(5, 2), (129, 20), (300, 299)])
+@pytest.mark.parametrize(("size", "rank"), [(5, 2), (129, 20), (300, 280)])
 def test_consistent_singular_systems_are_solved(
     size: int, rank: int, dtype: torch.dtype, tolerance: float, columns: int | None
 ) -> None:

@@ -23,9 +23,9 @@ IMPURE = {
 }
 
 
-@pytest.fixture(params=[True, False], ids=["MKL's products", "oneDNN's products"])
+@pytest.fixture(params=["all", "plain", "none"])
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratpg.natgrad.products.on_intel", request.param)
+    monkeypatch.setattr("ratpg.natgrad.products.mkls", request.param)
 
 
 @pytest.mark.usefixtures("_library")

@@ -15,14 +15,14 @@ WORTHWHILE = 2**21
 class Linear(nn.Linear):
     """`torch.nn.Linear`, to rounding, with the faster of PyTorch's two libraries for large products on CPUs.
 
-    On Intel's that is the one `torch.nn.Linear` has.
+    Where `mkls` says that MKL has these, that is the one of `torch.nn.Linear`.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[..., d_in] -> [..., d_out]``."""
         small = inputs.numel() * len(self.weight) < WORTHWHILE
         fits = inputs.ndim == 2 and inputs.shape[1] == self.in_features and inputs.device.type == "cpu"
-        if products.on_intel or small or not fits or torch.is_autocast_enabled("cpu"):
+        if products.mkls != "none" or small or not fits or torch.is_autocast_enabled("cpu"):
             return super().forward(inputs)
         outputs: Tensor = _Affine.apply(inputs, self.weight, self.bias)
         return outputs
