@@ -22,7 +22,7 @@ setup-procgen: setup
 # Trains into a new folder each time: runs/hopper-rat, then runs/hopper-rat-2, ...
 train: setup
 	@run=$(RUN); n=1; while [ -e $$run ]; do n=$$((n + 1)); run=$(RUN)-$$n; done; \
-	$(BIN)/ratpg train --algo rat --env Hopper-v4 --total-timesteps 300000 --run-dir $$run && \
+	$(BIN)/ratpg train --algo rat --env Hopper-v4 --total-timesteps 1000000 --run-dir $$run && \
 	$(BIN)/ratpg plot $$run && \
 	$(BIN)/ratpg eval $$run --episodes 10 --summary
 
