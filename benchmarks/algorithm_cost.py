@@ -25,22 +25,22 @@ it. It calls ``trpo`` FVP+CG, ``acktr`` KFAC, and ``diag`` Sophia."""
 
 
 class Update:
-    """An algorithm with the preset ``paper`` and a made-up rollout for it.
+    """An algorithm and a made-up rollout for it.
 
     Args:
-        algo: name of the algorithm.
+        config: of the algorithm.
         env: whose observation and action sizes to take.
+        minibatch: rows of a mini-batch of the actor.
     """
 
-    def __init__(self, algo: str, env: str):
+    def __init__(self, config: Config, env: str, minibatch: int):
         torch.manual_seed(0)
         d_obs, d_action = SHAPES[env]
         bounds = (-1.0,) * d_action, (1.0,) * d_action
         spec = PolicySpec((d_obs,), (d_action,), (), (), *bounds, action_bounds="tanh")
-        config: Config = preset(algo, "paper", f"{env}-v4")["algorithm"]
         policy, generator = ActorCritic(spec), torch.Generator().manual_seed(0)
         self.minibatches = config.epochs * config.minibatches
-        rows = MINIBATCH * config.minibatches
+        rows = minibatch * config.minibatches
         observations = torch.randn(rows, d_obs)
         distribution = policy.actor(observations).detach()
         actions = distribution.sample(policy.draw_noise((rows,), generator))
@@ -57,7 +57,8 @@ def measure(repeats: int) -> list[Row]:
     """One row an algorithm, one column an environment's shapes; all take turns. Beside them the paper's figures."""
     milliseconds: dict[str, Row] = {algo: {"algorithm": algo} for algo in CONFIGS}
     for env in ENVS:
-        updates = {algo: Update(algo, env) for algo in CONFIGS}
+        configs = {algo: preset(algo, "paper", f"{env}-v4")["algorithm"] for algo in CONFIGS}
+        updates = {algo: Update(config, env, MINIBATCH) for algo, config in configs.items()}
         seconds = interleaved(list(updates.values()), repeats)
         for (algo, update), time in zip(updates.items(), seconds, strict=True):
             milliseconds[algo][env] = round(1e3 * time / update.minibatches, 1)

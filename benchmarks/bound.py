@@ -1,11 +1,14 @@
-"""What an update's matrix products take alone, at their own sizes and with nothing between them: what bounds it."""
+"""What bounds an update: its matrix products alone, and its tensor operations alone, with nothing between them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from algorithm_cost import Update
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.products import product
 from ratpg.natgrad.workspace import Workspace
@@ -44,6 +47,42 @@ def products_alone(config: TrainConfig[Any]) -> Callable[[], int]:
         for a, b, times in each:
             for _ in range(times):
                 product(a, b)
+        return steps
+
+    return run
+
+
+class _Recording(TorchDispatchMode):
+    """Keeps every tensor operation that is called, with its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def operations_alone(config: TrainConfig[Any]) -> Callable[[], int]:
+    """The tensor operations of one rollout's update at each call, which returns the rollout's steps.
+
+    They are those that an update really calls, recorded, and called again with the same arguments: without the Python
+    between them, and without autograd's graph.
+    """
+    # Calling the same clipping again and again would shrink a gradient until its numbers are denormal, which are slow.
+    unclipped = {name: 1e9 for name in ("max_grad_norm", "critic_max_grad_norm") if hasattr(config.algorithm, name)}
+    steps = config.num_envs * config.num_steps
+    minibatch = steps // config.algorithm.minibatches
+    update = Update(replace(config.algorithm, **unclipped), config.env.removesuffix("-v4"), minibatch)
+    update()  # makes optimisers' states and buffers
+    with _Recording() as recording:
+        update()
+
+    @torch.no_grad()
+    def run() -> int:
+        for func, args, kwargs in recording.calls:
+            func(*args, **kwargs)
         return steps
 
     return run
