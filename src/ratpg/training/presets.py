@@ -7,8 +7,8 @@
              each, and the step set by the KL divergence instead of a norm clip; a first standard deviation at which
              few samples are clipped by the bounds. PPO: CleanRL's settings for continuous control (Huang et al. 2022,
              JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one. TRPO: one step a
-             rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, and a larger
-             step.
+             rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, a larger step,
+             and RAT's discount and bounds of actions (3011 instead of 1972 on Hopper).
 """
 
 from dataclasses import replace
@@ -127,16 +127,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         ),
     },
     "trpo": {
-        "default": (
-            {
-                "gamma": 0.99,
-                "gae_lambda": 0.95,
-                "action_bounds": "clip",
-                "hidden": (64, 64),
-                "activation": "tanh",
-            },
-            TRPOConfig(),
-        ),
+        "default": ({"hidden": (64, 64), "activation": "tanh"}, TRPOConfig()),
         # FVP + CG as the paper has it: RAT's mini-batches and steps, the direction by conjugate gradients.
         "paper": (
             PAPER_RUN,
