@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ratpg.training import plots
-from ratpg.training.plots import learning_curve, plot_runs
+from ratpg.training.plots import learning_curve, plot_curves, plot_runs
 
 
 def make_run(directory: Path, returns: list[float], env: str = "Hopper-v4", **more: str | bool) -> Path:
@@ -93,6 +93,17 @@ def test_the_line_is_the_mean_over_runs_and_the_band_contains_it(tmp_path: Path,
     assert at_end.min() < np.mean([20, 26, 50]) < at_end.max()
     assert at_end.min() >= 20  # a mean of resampled runs is never outside of the runs
     assert at_end.max() <= 50
+
+
+def test_panels_wrap_and_a_label_has_one_colour_in_all(tmp_path: Path, figures: list[Figure]) -> None:
+    curve = (np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    groups = {f"Env{index}": {"rat": [curve]} for index in range(5)} | {"Env1": {"ppo": [curve], "rat": [curve, curve]}}
+    plot_curves(groups, tmp_path / "figure")
+    axes = figures[0].axes
+    assert [axis.get_title() for axis in axes] == ["Env0", "Env1", "Env2", "Env3", "Env4"]
+    assert len({axis.get_position().y0 for axis in axes}) == 2
+    lines = {(line.get_label().split(",")[0], line.get_color()) for axis in axes for line in axis.get_lines()}
+    assert sorted(label for label, _ in lines) == ["ppo", "rat"]
 
 
 def test_runs_that_agree_have_no_band(tmp_path: Path, figures: list[Figure]) -> None:

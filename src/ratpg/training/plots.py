@@ -1,6 +1,7 @@
 """Learning curves: runs grouped by algorithm and environment, a mean with a bootstrap confidence band."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ratpg.training.logging import read_metrics
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+COLUMNS = 3
+"""Panels in a line of a figure."""
 GRID = 200
 """Points at which curves of different runs are compared."""
 
@@ -59,11 +62,18 @@ def _label(config: Mapping[str, Any]) -> str:
 
 
 def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Path) -> list[Path]:
-    """As `plot_runs`, for curves already read: environment -> label -> one curve a run."""
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), 4), squeeze=False, layout="constrained")
-    for axis, (env, by_label) in zip(axes[0], sorted(groups.items()), strict=True):
+    """As `plot_runs`, for curves already read: environment -> label -> one curve a run. A label has one colour."""
+    columns = min(len(groups), COLUMNS)
+    lines = math.ceil(len(groups) / columns)
+    size = 5.5 * columns, 4 * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(groups) :]:
+        axis.remove()
+    labels = sorted({label for by_label in groups.values() for label in by_label})
+    colors = {label: f"C{index}" for index, label in enumerate(labels)}
+    for axis, (env, by_label) in zip(axes.flat, sorted(groups.items()), strict=False):
         for label, curves in sorted(by_label.items()):
-            _draw(axis, label, curves)
+            _draw(axis, label, curves, colors[label])
         axis.set(title=env, xlabel="environment steps", ylabel="return (mean of the last 100 episodes)")
         axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
         axis.grid(alpha=0.3)
@@ -71,19 +81,19 @@ def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Pat
     stem = output.stem if output.suffix in (".png", ".svg") else output.name
     written = [output.with_name(stem + suffix) for suffix in (".png", ".svg")]
     for path in written:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150 if lines == 1 else 100)
     plt.close(figure)
     return written
 
 
-def _draw(axis: "plt.Axes", label: str, curves: Sequence[Curve]) -> None:
+def _draw(axis: "plt.Axes", label: str, curves: Sequence[Curve], color: str) -> None:
     if len(curves) == 1:
-        axis.plot(*curves[0], label=label)
+        axis.plot(*curves[0], label=label, color=color)
         return
     start, stop = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     grid = np.linspace(start, max(start, stop), GRID)
     values = np.stack([np.interp(grid, steps, returns) for steps, returns in curves])
-    (line,) = axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} seeds")
+    axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} seeds", color=color)
     if np.ptp(values, axis=0).max() > 0:
         interval = stats.bootstrap((values,), np.mean, axis=0, rng=0, method="percentile").confidence_interval
-        axis.fill_between(grid, interval.low, interval.high, color=line.get_color(), alpha=0.2)
+        axis.fill_between(grid, interval.low, interval.high, color=color, alpha=0.2)
