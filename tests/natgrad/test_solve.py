@@ -87,14 +87,16 @@ def test_positive_definite_systems_are_solved_by_cholesky(size: int, columns: in
 
 @pytest.mark.parametrize("columns", [None, 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize(("size", "rank"), [(5, 2), (129, 20), (300, 280)])
+@pytest.mark.parametrize(("size", "rank"), [(5, 2), (129, 20), (300, 280), (300, 299)])
 def test_consistent_singular_systems_are_solved(
     size: int, rank: int, dtype: torch.dtype, tolerance: float, columns: int | None
 ) -> None:
     matrix = _spd(size, rank, dtype)
     rhs = matrix @ (_vector(size, dtype=dtype) if columns is None else _vector(size, columns, dtype=dtype))
     solution = solve_spd(matrix.clone(), rhs)
-    assert solution.method in ("jitter", "eigh")
+    # Rounding to float32 makes a matrix that lacks one rank regular, or not, as it falls out on a processor.
+    if (dtype, rank) != (torch.float32, 299):
+        assert solution.method in ("jitter", "eigh")
     assert (solution.jitter > 0) == (solution.method == "jitter")
     assert relative_error(matrix @ solution.x, rhs) <= tolerance
 
