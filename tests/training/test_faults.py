@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.rollout import NonFiniteExperience
 from ratpg.training import checkpoint
 from ratpg.training.logging import MetricsWriter, read_metrics
@@ -91,3 +92,28 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_reason(tmp_path: Path
     checkpoint.save(tmp_path / "run", state)
     with pytest.raises(checkpoint.BadCheckpoint, match=r"another version.*dampening"):
         Trainer.resume(tmp_path / "run")
+
+
+def test_two_trainings_never_write_into_one_folder(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    trainer = Trainer.start(short_config("CartPole-v1", directory))
+
+    def begin_others(row: dict[str, float]) -> None:
+        with pytest.raises(BadConfig, match="another training is writing"):
+            Trainer.resume(directory)
+        with pytest.raises(BadConfig, match="another training is writing"):
+            Trainer.start(short_config("CartPole-v1", directory))
+
+    trainer.run(on_row=begin_others)
+    Trainer.resume(directory)
+
+
+def test_of_two_trainings_that_resumed_at_once_one_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    first, second = Trainer.start(short_config("CartPole-v1", directory)), Trainer.resume(directory)[0]
+
+    def run_the_second(row: dict[str, float]) -> None:
+        with pytest.raises(BadConfig, match="another training is writing"):
+            second.run()
+
+    first.run(on_row=run_the_second)

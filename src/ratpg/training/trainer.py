@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import METRICS, MetricsWriter
+from ratpg.training.writer_lock import only_writer
 
 CONFIG = "config.json"
 
@@ -95,19 +96,19 @@ class Trainer:
         """A new run in an empty folder.
 
         Raises:
-            BadConfig: where the folder already holds a run.
+            BadConfig: where the folder already holds a run, or another training writes into it.
         """
         directory = config.directory
-        taken = [name for name in (CONFIG, METRICS, checkpoint.FILE) if (directory / name).exists()]
-        if taken:
-            raise BadConfig(
-                f"{directory} already holds a run: continue it with `ratpg resume {directory}`, or choose another "
-                "--run-dir"
-            )
         trainer = Trainer(config)
         directory.mkdir(parents=True, exist_ok=True)
-        trainer.save()  # so that a run killed in its first minute resumes too
-        trainer._write_config()
+        with only_writer(directory):
+            if any((directory / name).exists() for name in (CONFIG, METRICS, checkpoint.FILE)):
+                raise BadConfig(
+                    f"{directory} already holds a run: continue it with `ratpg resume {directory}`, or choose another "
+                    "--run-dir"
+                )
+            trainer.save()  # so that a run killed in its first minute resumes too
+            trainer._write_config()
         return trainer
 
     @staticmethod
@@ -124,6 +125,7 @@ class Trainer:
 
         Raises:
             BadCheckpoint: where there is no readable checkpoint.
+            BadConfig: where another training writes into the folder.
         """
         state = checkpoint.load(directory)
         with _whole(directory):
@@ -133,7 +135,8 @@ class Trainer:
         trainer = Trainer(config, env_seed=config.seed + timesteps)
         with _whole(directory):
             exact = trainer._load_state_dict(state)
-        trainer._write_config()
+        with only_writer(directory):
+            trainer._write_config()
         return trainer, exact
 
     def run(
@@ -154,32 +157,40 @@ class Trainer:
             NonFiniteExperience: from the simulator; what was learnt before is saved.
             TrainingDiverged: where an update gave something that is not finite; the last checkpoint stays.
             OSError: where the disk is full; what fits is saved.
+            BadConfig: where another training writes into the folder.
         """
-        writer = MetricsWriter(self.config.directory, keep_until=self.timesteps)
-        saved = time.monotonic()
         try:
-            while self.timesteps < self.config.total_timesteps:
-                try:
-                    row = self.iterate()
-                except NonFiniteExperience as error:
-                    self.save(with_envs=False)  # their state leads to the same fault again
-                    raise NonFiniteExperience(f"{error} that began at {self.timesteps} timesteps") from error
-                try:
-                    writer.write(row)
-                except OSError:
-                    self.save()
-                    raise
-                on_row(row)
-                if should_stop():
-                    break
-                if time.monotonic() - saved >= self.config.checkpoint_interval:
-                    self.save()
-                    saved = time.monotonic()
-            self.save()
+            with (
+                only_writer(self.config.directory),
+                closing(MetricsWriter(self.config.directory, keep_until=self.timesteps)) as writer,
+            ):
+                self._train(writer, on_row, should_stop)
         finally:
-            writer.close()
             self.envs.close()
         return self.timesteps >= self.config.total_timesteps
+
+    def _train(
+        self, writer: MetricsWriter, on_row: Callable[[dict[str, float]], None], should_stop: Callable[[], bool]
+    ) -> None:
+        saved = time.monotonic()
+        while self.timesteps < self.config.total_timesteps:
+            try:
+                row = self.iterate()
+            except NonFiniteExperience as error:
+                self.save(with_envs=False)  # their state leads to the same fault again
+                raise NonFiniteExperience(f"{error} that began at {self.timesteps} timesteps") from error
+            try:
+                writer.write(row)
+            except OSError:
+                self.save()
+                raise
+            on_row(row)
+            if should_stop():
+                break
+            if time.monotonic() - saved >= self.config.checkpoint_interval:
+                self.save()
+                saved = time.monotonic()
+        self.save()
 
     def iterate(self) -> dict[str, float]:
         """One rollout and one update; returns the row of metrics."""
