@@ -1,4 +1,4 @@
-"""Which Kaczmarz decay ζ is the default: ζ in {0, 0.9, 1} on Hopper and HalfCheetah, two seeds each.
+"""Which Kaczmarz decay ζ is the default: ζ in {0, 0.9, 1} on Hopper and HalfCheetah, three seeds each.
 
     ratpg reproduce kaczmarz_decay [--parallel 2] [--seeds 0]
 
@@ -12,14 +12,14 @@ from trainings import run
 
 STEPS = 1_000_000
 VARIANTS = {
-    "rat-default": (),
+    "rat-decay-0": (),
     "rat-decay-0.9": ("--kaczmarz-decay", "0.9"),
     "rat-decay-1": ("--kaczmarz-decay", "1"),
 }
 ENVS = {"Hopper-v4": (), "HalfCheetah-v4": ("--num-envs", "8", "--num-steps", "256")}
 RUNS = [
     Run(name, env, seed, STEPS, ("--no-stagger", *flags, *sizes))
-    for seed in range(2)
+    for seed in range(3)
     for name, flags in VARIANTS.items()
     for env, sizes in ENVS.items()
 ]
