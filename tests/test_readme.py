@@ -61,5 +61,5 @@ def test_the_throughputs_shown_are_those_recorded() -> None:
 
 
 def test_the_files_linked_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

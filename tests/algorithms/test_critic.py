@@ -56,6 +56,15 @@ def adam(policy: ActorCritic, **changes: object) -> AdamCritic:
     return AdamCritic(policy, generator=torch.Generator().manual_seed(7), **values | changes)
 
 
+def test_whether_adam_can_be_captured_is_its_devices_and_not_its_states() -> None:
+    saved = adam(make_policy(GAUSSIAN)).state_dict()
+    for group in saved["optimizer"]["param_groups"]:
+        group["capturable"] = True  # saved on a GPU
+    critic = adam(make_policy(GAUSSIAN))
+    critic.load_state_dict(saved)
+    assert not any(group["capturable"] for group in critic.optimizer.param_groups)
+
+
 def test_without_a_graph_adam_fits_as_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
     policies = [make_policy(GAUSSIAN) for _ in range(2)]
     critics = [adam(policy) for policy in policies]

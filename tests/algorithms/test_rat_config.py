@@ -60,3 +60,10 @@ def test_weight_decay_needs_damping() -> None:
     with pytest.raises(BadConfig, match=r"^weight_decay must be 0 without damping"):
         RATConfig(damping=0.0, weight_decay=0.1)
     assert RATConfig(damping=0.0, weight_decay=0.0).damping == 0.0
+
+
+def test_curvature_rows_need_damping_and_carry_nothing() -> None:
+    with pytest.raises(BadConfig, match=r"^curvature_rows needs damping > 0"):
+        RATConfig(damping=0.0, weight_decay=0.0, curvature_rows=8)
+    with pytest.raises(BadConfig, match=r"^kaczmarz_decay must be 0 with curvature_rows"):
+        RATConfig(kaczmarz_decay=0.5, curvature_rows=8)

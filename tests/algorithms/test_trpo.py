@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ratpg.algorithms import TRPO, TRPOConfig
+from ratpg.algorithms.checks import BadConfig
 from ratpg.natgrad import Recorder
 from ratpg.natgrad.fisher import kl_fisher, score_fisher
 from ratpg.rl.batch import Batch
@@ -98,3 +99,8 @@ def test_its_fisher_matrix_is_that_of_the_scores_in_expectation_over_actions_onl
     assert (sampled - expected).norm(dim=1).min() > 0.1 * expected.norm()  # no draw is it
     # The mean is, within its standard error: squared errors in these units average to one.
     assert 0.3 < float(errors.square().sum() / (sampled.var(0) / draws).sum()) < 3.0
+
+
+def test_a_first_step_above_its_bounds_is_refused() -> None:
+    with pytest.raises(BadConfig, match=r"^step_size must be at most 0\.05"):
+        TRPOConfig(target_kl=None, step_size=5.0)

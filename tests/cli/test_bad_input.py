@@ -46,6 +46,10 @@ TRAIN = {
         ["--lstm", "8", "--critic-minibatches", "16"],
         ["critic_minibatches", "num_envs 4", "16"],
     ),
+    "an LSTM too large for K-FAC": (
+        ["--algo", "acktr", "--lstm", "64"],
+        ["acktr", "weight_ih|weight_hh", "at most 4096"],
+    ),
     "unknown backend": (["--backend", "gazebo"], ["backend", "gazebo"]),
     "negative damping": (["--damping", "-1"], ["damping", "at least 0", "-1"]),
     "damping that is NaN": (["--damping", "nan"], ["damping", "finite", "nan"]),

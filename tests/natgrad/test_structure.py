@@ -1,10 +1,11 @@
-"""A structure is compared with autograd once, and a structure that is not yet shown to be right is compared again.
+"""A structure is compared with autograd now and then, and one that is not yet shown to be right every time.
 
 Each test first shows the transform a pass in which any reading of the layout is right, and then one in which only the
 right reading is.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ratpg.natgrad import AdvantageTransform, dense
@@ -124,3 +125,50 @@ def test_samples_that_depend_on_each_other_after_samples_that_do_not() -> None:
 
     for compute in (lambda x: layer(x).square().sum(1), centred):
         assert _gram_error(transform, Case(layer, (data,), compute), data) <= 1e-10
+
+
+def test_a_weight_used_outside_its_module_behind_a_gate_that_opens_later() -> None:
+    layer, gate = nn.Linear(4, 4).double(), torch.zeros((), dtype=torch.float64)
+    data = torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(layer)
+    case = Case(layer, (data,), lambda x: (layer(x) + gate * F.linear(x, layer.weight)).square().sum(1))
+    for value in (0.0, 1.0):
+        gate.fill_(value)
+        assert _gram_error(transform, case, data) <= 1e-10
+
+
+def test_samples_that_are_coupled_behind_a_gate_that_opens_later() -> None:
+    layer, gate = nn.Linear(4, 4).double(), torch.zeros((), dtype=torch.float64)
+    data = torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(layer)
+    case = Case(layer, (data,), lambda x: (layer(x) + gate * layer(x).mean(0)).square().sum(1))
+    errors = []
+    for value in (0.0, 0.0, 0.0, 0.5, 1.0):
+        gate.fill_(value)
+        errors.append(_gram_error(transform, case, data))
+    assert max(errors) <= 1e-10  # the fourth pass of a structure is one that is compared
+
+
+def test_a_free_parameter_that_meets_two_lengths() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.scale).sum(1) + (self.scale * torch.arange(3.0, dtype=torch.float64)).sum()
+
+    actor, data = Scaled(), torch.randn(9, 4, dtype=torch.float64)
+    assert _gram_error(AdvantageTransform(actor), Case(actor, (data,), actor), data) <= 1e-10
+
+
+def test_two_transforms_that_record_at_once_keep_their_fast_paths() -> None:
+    class Head(nn.Linear):  # of a type that is not PyTorch's own
+        pass
+
+    actor, data = Head(4, 3).double(), torch.randn(9, 4, dtype=torch.float64)
+    first, second = AdvantageTransform(actor), AdvantageTransform(actor)
+    with first.record(), second.record():
+        log_prob = actor(data).square().sum(1)
+    second(log_prob, torch.ones_like(log_prob))
+    assert [layer.factor for layer in second.plan().layers] == ["outer product"]

@@ -193,12 +193,26 @@ def test_a_restored_state_goes_on_to_the_bit(corrected: bool) -> None:
     torch.save(kfac.state_dict(), file)
     file.seek(0)
     restored = KFAC(DAMPING, interval=2, eigenvalue_corrected=corrected)
-    restored.load_state_dict(torch.load(file, weights_only=True))
+    restored.load_state_dict(torch.load(file, weights_only=True), torch.device("cpu"))
     gradient = gradient_of(net)
     for instance in (kfac, restored):
         instance.update(second)
     ours, theirs = (instance.precondition(second, gradient) for instance in (kfac, restored))
     assert all(torch.equal(ours[name], theirs[name]) for name in gradient)
+
+
+def test_a_state_that_was_handed_out_stays_as_it_was() -> None:
+    (net, first, _), (_, second, _) = recorded(7, seed=0), recorded(7, seed=1)
+    kfac, restored = KFAC(DAMPING), KFAC(DAMPING)
+    kfac.update(first)
+    restored.load_state_dict(kfac.state_dict(), torch.device("cpu"))
+    gradient = gradient_of(net)
+    before = restored.precondition(first, gradient)
+    kfac.update(second)
+    restored.update(second)
+    after, ours = (instance.precondition(second, gradient) for instance in (restored, kfac))
+    assert all(torch.equal(after[name], ours[name]) for name in gradient)
+    assert not any(torch.equal(after[name], before[name]) for name in gradient)
 
 
 def test_a_parameter_of_no_linear_layer_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ratpg.algorithms.checks import require
+from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import joint_score
 from ratpg.natgrad import Recorder
-from ratpg.optim.kfac import KFAC
+from ratpg.natgrad.layers import has_factor
+from ratpg.optim.kfac import KFAC, LARGEST_BLOCK
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
 
@@ -24,7 +25,7 @@ class ACKTRConfig:
     anneal_step_size: bool = True
     """Let the greatest step size and the KL clip fall linearly to 0 over the run."""
     kl_clip: float = 0.003
-    """Divergence ½ gᵀF̂g that one step may cause, by the quadratic model; for the critic too."""
+    """Divergence ½ gᵀ(F̂ + λI)g that one step may cause, by the quadratic model; for the critic too."""
     damping: float = 0.01
     """Damping λ of the Fisher matrix, > 0."""
     factor_decay: float = 0.9
@@ -56,7 +57,7 @@ class ACKTR:
     """Updates a policy from rollouts.
 
     Per mini-batch the actor moves by ``η F̂⁻¹ ∇ mean(r y)`` and the critic, as a Gaussian of unit variance, by
-    ``−η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its Kronecker-factored matrix and ``η = min(η_max, √(2δ / gᵀF̂g))``.
+    ``−η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its Kronecker-factored matrix and ``η = min(η_max, √(2δ / gᵀ(F̂ + λI)g))``.
     Where they share layers both are one network with one matrix, that of the joint likelihood (`joint_score`).
     Deviations from the paper: no momentum, the actions of the rollout stand for sampled ones in the Fisher matrix
     (they were drawn from the policy), and the critic is fitted in PopArt's units.
@@ -65,6 +66,9 @@ class ACKTR:
         policy: the policy to improve, in place.
         config: hyperparameters.
         generator: source of the mini-batches' order, and of the values drawn.
+
+    Raises:
+        BadConfig: where a parameter is too large for a block of its own, as an LSTM's are.
     """
 
     measures = False
@@ -77,6 +81,15 @@ class ACKTR:
         networks = {"both": policy} if self.shared else {"actor": policy.actor, "critic": policy.critic}
         self.recorders = {name: Recorder.over(network, keep_tokens=True) for name, network in networks.items()}
         self.kfac = {name: KFAC(*options) for name in networks}
+        for network in networks.values():
+            for module in network.modules():
+                for name, parameter in module._parameters.items():
+                    if parameter is not None and parameter.numel() > LARGEST_BLOCK and not has_factor(module):
+                        raise BadConfig(
+                            f"acktr has no curvature for '{name}' of {type(module).__name__}, which has "
+                            f"{parameter.numel()} entries (at most {LARGEST_BLOCK}): make the layer smaller, or choose "
+                            "another algorithm"
+                        )
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -151,4 +164,4 @@ class ACKTR:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, kfac in self.kfac.items():
-            kfac.load_state_dict(state[name])
+            kfac.load_state_dict(state[name], self.policy.device)

@@ -101,8 +101,8 @@ class AdamCritic(Critic):
         super().__init__(policy, epochs, minibatches, generator)
         self.max_grad_norm = max_grad_norm
         self._parameters = list(policy.critic.parameters())
-        on_cuda = policy.device.type == "cuda"
-        self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=on_cuda)
+        self._capturable = policy.device.type == "cuda"
+        self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=self._capturable)
         self._layers = policy.critic_layers()
         self._launch: Callable[..., tuple[Tensor, ...]] = self._step if policy.spec.lstm else Graphed(self._step)
 
@@ -126,6 +126,8 @@ class AdamCritic(Critic):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self._capturable  # and not as on the device where it was saved
 
 
 class GaussNewtonCritic(Critic):

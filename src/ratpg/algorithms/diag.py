@@ -76,7 +76,7 @@ class Diag:
     Args:
         policy: the policy to improve, in place.
         config: hyperparameters.
-        generator: source of the mini-batches' order.
+        generator: source of the mini-batches' order, and of the values drawn where layers are shared.
     """
 
     measures = False

@@ -34,7 +34,7 @@ class PPOConfig:
     """Weight of the value loss."""
     epochs: int = 10
     """Passes over each rollout."""
-    minibatches: int = 32
+    minibatches: int = 8
     """Mini-batches in each of these passes."""
     max_grad_norm: float = 0.5
     """Bound on the norm of the gradient."""

@@ -88,6 +88,10 @@ class RATConfig:
         if self.weight_decay and not self.damping:
             raise BadConfig(f"weight_decay must be 0 without damping, got {self.weight_decay:g}")
         require("kaczmarz_decay", self.kaczmarz_decay, at_least=0, at_most=1)
+        if self.curvature_rows and not self.damping:
+            raise BadConfig(f"curvature_rows needs damping > 0, got {self.damping:g}")
+        if self.curvature_rows and self.kaczmarz_decay:  # what only the other rows know of would grow step by step
+            raise BadConfig(f"kaczmarz_decay must be 0 with curvature_rows, got {self.kaczmarz_decay:g}")
         for name in ("epochs", "minibatches", "critic_epochs", "critic_minibatches"):
             require(name, getattr(self, name), at_least=1)
         for name in ("critic_learning_rate", "critic_max_grad_norm", "critic_step_size"):
@@ -218,6 +222,7 @@ class RAT:
         ratio, y = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
         zeta, carried = self.config.kaczmarz_decay, self._carried
         reference = normalized(advantages) if measured else None
+        # A start that is not zero would grow along what only the other rows know of.
         pull = 0.0 if self.config.curvature_rows else self.config.weight_decay
         if pull:
             decayed = {
@@ -283,7 +288,7 @@ def _cosine(g: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
 
 def _failed(solution: Solution, like: Tensor) -> Tensor:
     if solution.holds is not None:
-        return ~solution.holds
+        return ~solution.holds | (torch.as_tensor(solution.jitter) > 0)
     return torch.full_like(like, solution.method != "cholesky", dtype=torch.bool)
 
 

@@ -62,6 +62,8 @@ class TRPOConfig:
             low, high = getattr(self, name)
             require(name, low, above=0)
             require(name, high, at_least=low)
+        least, greatest = self.step_size_bounds
+        require("step_size", self.step_size, at_least=least, at_most=greatest)
 
 
 class TRPO:

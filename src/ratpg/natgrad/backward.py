@@ -19,8 +19,9 @@ def backward_to(
 
     Args:
         total: a scalar.
-        edges: where gradients are wanted, above parameters.
-        first: of each edge, whether no other edge can be below it; only a hint, but those are held until the end.
+        edges: where gradients are wanted: outputs of layers, and no parameters.
+        first: of each edge, whether no other edge can be nearer to the network's input; only a hint, but the gradients
+            of those are held until the end.
         receive: must not change the gradient.
     """
     received: set[int] = set()

@@ -1,6 +1,7 @@
 """Rows of what no layer's factor covers, by batched vector-Jacobian products: slower, never wrong."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,13 +23,6 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
     Raises:
         CaptureError: where ``log_prob`` does not depend on one of them.
     """
-    used = torch.autograd.grad(log_prob.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
-    for name, gradient in zip(parameters, used, strict=True):
-        if gradient is None:
-            raise CaptureError(
-                f"log_prob does not depend on the trainable parameter '{name}': freeze it, "
-                "or hand AdvantageTransform only the modules that log_prob depends on"
-            )
     samples = len(log_prob)
     row_bytes = (samples + sum(p.numel() for p in parameters.values())) * log_prob.element_size()
     chunk = max(1, VJP_CHUNK_BYTES // row_bytes)
@@ -36,15 +30,24 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
     rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
     for cotangents in identity.split(chunk):
         found = _rows(log_prob, list(parameters.values()), cotangents)
-        for collected, part in zip(rows.values(), found, strict=True):
+        for (name, collected), part in zip(rows.items(), found, strict=True):
+            if part is None:
+                raise CaptureError(
+                    f"log_prob does not depend on the trainable parameter '{name}': freeze it, "
+                    "or hand AdvantageTransform only the modules that log_prob depends on"
+                )
             collected.append(part.to_dense() if part.is_sparse else part)
     return [DenseFactor(torch.cat(parts), name, "rows, by batched products") for name, parts in rows.items()]
 
 
-def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor]:
-    """``cotangents @ H`` for each parameter, ``[n, *shape]``: batched, or one by one where vmap has no rule."""
+def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor | None]:
+    """``cotangents @ H`` for each parameter, ``[n, *shape]``, None where ``log_prob`` does not depend on it: batched,
+    or one by one where vmap has no rule."""
+    grad = partial(torch.autograd.grad, log_prob, parameters, retain_graph=True, allow_unused=True)
     try:
-        return torch.autograd.grad(log_prob, parameters, cotangents, retain_graph=True, is_grads_batched=True)
+        return grad(cotangents, is_grads_batched=True)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
-        single = [torch.autograd.grad(log_prob, parameters, v, retain_graph=True) for v in cotangents]
-        return [torch.stack(parts) for parts in zip(*single, strict=True)]
+        single = [grad(v) for v in cotangents]
+        return [None if parts[0] is None else torch.stack(parts) for parts in zip(*single, strict=True)]

@@ -30,7 +30,7 @@ class Call:
     """One recorded call of one module.
 
     Attributes:
-        first: whether its input needs no gradient, so that no recorded call is below it.
+        first: whether its input needs no gradient, so that no recorded call is nearer to the network's input.
     """
 
     module: nn.Module
@@ -40,7 +40,7 @@ class Call:
     first: bool
 
 
-Visit = Callable[[tuple[str, ...], list[Factor]], None]
+OnLayer = Callable[[tuple[str, ...], list[Factor]], None]
 """Takes the names of the parameters that a layer's factors are meant to cover, and these (none where it fits none)."""
 
 
@@ -65,10 +65,19 @@ class Recorder:
         self._entered = False
         self.expansions: list[tuple[str, int, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
-        self._trainable_of: dict[int, dict[str, str]] = {}
+        # A module's own parameters among these: attribute -> name. Found before anything stands in for them.
+        self._trainable_of = {
+            id(module): {
+                key: self._name_of[id(p)]
+                for key, p in module._parameters.items()
+                if p is not None and id(p) in self._name_of
+            }
+            for module in self.modules.values()
+        }
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
         # Structures already compared with autograd -> the parameters that have to take the batched path.
         self._known: dict[tuple[Any, ...], frozenset[str]] = {}
+        self._passes: Counter[tuple[Any, ...]] = Counter()
 
     @staticmethod
     def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
@@ -91,7 +100,7 @@ class Recorder:
         handles = []
         try:
             for module in self.modules.values():
-                if has_factor(module) and self._trainable(module):
+                if has_factor(module) and self._trainable_of[id(module)]:
                     handles.append(module.register_forward_hook(self._hook, prepend=True, with_kwargs=True))
             with stand_ins(self.modules, self._name_of, self._note_expansion):
                 yield
@@ -111,7 +120,7 @@ class Recorder:
         self.visit(log_prob, found.append)
         return found
 
-    def visit(self, log_prob: Tensor, receive: Callable[[Factor], None]) -> None:
+    def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
 
         Those of parameters without fast factors come together at the end, as one batched pass brings them.
@@ -135,12 +144,12 @@ class Recorder:
             if not refused.intersection(names):
                 for factor in factors:
                     covered.update(factor.names)
-                    receive(factor)
+                    on_factor(factor)
 
         self._backward(log_prob, keep)
         missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
         for factor in batched_factors(log_prob, missing) if missing else ():
-            receive(factor)
+            on_factor(factor)
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
@@ -155,16 +164,7 @@ class Recorder:
         if rows.grad_fn is not None:  # not inside of an autograd function, whose graph is its own
             self.expansions.append((name, len(rows), get_gradient_edge(rows)))
 
-    def _trainable(self, module: nn.Module) -> dict[str, str]:
-        """The module's own parameters among those of the transform: attribute -> name."""
-        found = self._trainable_of.get(id(module))
-        if found is None:
-            owned = {key: self._name_of.get(id(p)) for key, p in module._parameters.items() if p is not None}
-            found = {key: name for key, name in owned.items() if name is not None}
-            self._trainable_of[id(module)] = found
-        return found
-
-    def _backward(self, log_prob: Tensor, visit: Visit) -> tuple[float, list[Call]]:
+    def _backward(self, log_prob: Tensor, on_layer: OnLayer) -> tuple[float, list[Call]]:
         """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there.
 
         Returns:
@@ -173,20 +173,24 @@ class Recorder:
         samples, precision, reached = len(log_prob), 0.0, list[Call]()
         dtype = next(iter(self.parameters.values())).dtype  # under autocast inputs and gradients may have fewer digits
         # Modules of one type that share all their parameters are one layer.
-        keys = [(type(call.module), *self._trainable(call.module).values()) for call in self.calls]
+        keys = [(type(call.module), *self._trainable_of[id(call.module)].values()) for call in self.calls]
         expected, waiting = Counter(keys), dict[tuple[Any, ...], list[LayerCall]]()
-        rows: dict[str, Tensor] = {}
+        rows, unfit = dict[str, Tensor](), set[str]()
 
         def build(key: tuple[Any, ...]) -> None:
             calls = waiting.pop(key)
-            visit(key[1:], build_factors(Layer(calls, self._trainable(calls[0].module), samples, self.keep_tokens)))
+            names = self._trainable_of[id(calls[0].module)]
+            on_layer(key[1:], build_factors(Layer(calls, names, samples, self.keep_tokens)))
 
-        def receive(index: int, gradient: Tensor) -> None:
+        def on_gradient(index: int, gradient: Tensor) -> None:
             nonlocal precision
             precision = max(precision, torch.finfo(gradient.dtype).eps)
             if index >= len(self.calls):
-                name = self.expansions[index - len(self.calls)][0]
-                rows[name] = rows[name] + gradient if name in rows else gradient
+                name, length, _ = self.expansions[index - len(self.calls)]
+                if length != samples:
+                    unfit.add(name)
+                else:
+                    rows[name] = rows[name] + gradient if name in rows else gradient
                 return
             call, key = self.calls[index], keys[index]
             reached.append(call)
@@ -200,39 +204,49 @@ class Recorder:
 
         edges = [call.edge for call in self.calls] + [edge for *_, edge in self.expansions]
         first = [call.first for call in self.calls] + [True] * len(self.expansions)
-        backward_to(log_prob.sum(), edges, first, receive)
+        backward_to(log_prob.sum(), edges, first, on_gradient)
         for key in list(waiting):  # some of its calls were not reached
             build(key)
-        if edges and not reached and not rows:
+        if edges and not (reached or rows or unfit):
             raise CaptureError(
                 "log_prob does not depend on the recorded forward pass: compute it inside `with transform.record():`"
             )
         for name, row in rows.items():
-            fits = len(row) == samples
-            factor = DenseFactor(row.reshape(samples, *self.parameters[name].shape), name) if fits else None
-            visit((name,), [factor] if factor else [])
+            if name not in unfit:
+                on_layer((name,), [DenseFactor(row.reshape(samples, *self.parameters[name].shape), name)])
+        for name in unfit:
+            on_layer((name,), [])
         return precision, reached
 
     def _refused(self, log_prob: Tensor) -> frozenset[str]:
-        """Parameters whose layers have no right factors: they are compared with autograd once a structure."""
+        """Parameters whose layers have no right factors.
+
+        A structure is compared with autograd at its 1st, 2nd, 4th, 8th ... pass: what couples the samples may be
+        multiplied by a gate that is zero at first.
+        """
         samples = len(log_prob)
+        operations, uses = self._walk(log_prob)
         layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in self.calls)
         free = tuple((name, length == samples) for name, length, _ in self.expansions)
         # One sample fits any layout, and shows nothing about two.
-        structure = (self._operations(log_prob), samples == 1, layers, free)
-        refused = self._known.get(structure)
-        if refused is None:
-            refused, conclusive = self._compare(log_prob)
+        structure = (operations, samples == 1, layers, free)
+        self._passes[structure] += 1
+        passes, refused = self._passes[structure], self._known.get(structure)
+        captured = log_prob.is_cuda and torch.cuda.is_current_stream_capturing()
+        again = passes & (passes - 1) == 0 and not captured
+        if refused is None or again:
+            found, conclusive = self._compare(log_prob)
+            refused = found | (refused or frozenset())
             if conclusive:
                 self._known[structure] = refused
-        return refused
+        calls = Counter(name for call in self.calls for name in self._trainable_of[id(call.module)].values())
+        return refused | {name for name, count in calls.items() if uses[name] > count}  # used outside of its module too
 
     def _compare(self, log_prob: Tensor) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``, or that several layers share;
         and whether that shows it for other batches too.
 
-        Catches samples that are not independent, a layout with the samples not in front, and a weight that is
-        also used outside of its module.
+        Catches samples that are not independent, and a layout with the samples not in front.
         """
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
@@ -266,31 +280,36 @@ class Recorder:
                     wrong.add(name)
         return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
 
-    def _operations(self, log_prob: Tensor) -> tuple[str, ...]:
-        """Operations and parameters of the recorded graph in the order of a walk; two passes with the same may share a
-        check.
+    def _walk(self, log_prob: Tensor) -> tuple[tuple[str, ...], Counter[str]]:
+        """Operations and parameters of the recorded graph in the order of a walk, by which two passes may share a
+        check; and how many operations take each parameter.
 
         Raises:
             CaptureError: where a trainable tensor is found that nobody handed over, and would be skipped silently.
         """
-        operations: list[str] = []
+        operations, uses = list[str](), Counter[str]()
         stack: list[Node | None] = [log_prob.grad_fn]
         seen: set[Node] = set()
         while stack:
             node = stack.pop()
-            if node is None or node in seen:
+            if node is None:
+                continue
+            leaf = getattr(node, "variable", None)
+            name = None if leaf is None else self._name_of.get(id(leaf))
+            if name is not None:
+                uses[name] += 1
+            if node in seen:
                 continue
             seen.add(node)
-            leaf = getattr(node, "variable", None)
-            operations.append(node.name() if leaf is None else self._name_of.get(id(leaf), ""))
-            if leaf is not None and id(leaf) not in self._name_of:
+            operations.append(node.name() if leaf is None else name or "")
+            if leaf is not None and name is None:
                 raise CaptureError(
                     f"log_prob depends on a trainable tensor of shape {list(leaf.shape)} that AdvantageTransform was "
                     "not given (a log_std kept outside the module?): hand it over too, as in "
                     "AdvantageTransform([actor, log_std]), or freeze it"
                 )
             stack.extend(next_node for next_node, _ in node.next_functions)
-        return tuple(operations)
+        return tuple(operations), uses
 
 
 def _named(

@@ -14,7 +14,7 @@ class EmbeddingFactor:
     """An embedding of ``T`` tokens a sample: row ``i`` holds ``Σₜ dᵢₜ`` over the tokens of each id.
 
     ``K_ij = Σ_ts [idᵢₜ = idⱼₛ] (dᵢₜ·dⱼₛ)``, contracted as that or, where it takes fewer operations, from rows over the
-    ids that occur. Nothing is of the size of batch times vocabulary.
+    ids that occur: nothing is of the size of the vocabulary, where fewer of its ids occur.
 
     Args:
         ids: ``[B, T]``.

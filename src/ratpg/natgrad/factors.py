@@ -3,18 +3,20 @@
 Row ``i`` of ``H [B, p]`` is the score ``∇θ log π(aᵢ|sᵢ)``.  A *factor* holds the columns of ``H`` that
 belong to one layer without forming them, and offers the products everything else is made of:
 
-===============  ===========================================  ================
-``add_gram(K)``  adds ``H Hᵀ``, this layer's share of ``K``      ``[B, B]``
-``matvec(g)``    ``H g`` for ``g = {parameter name: tensor}``    ``[B]``
-``rmatvec(v)``   ``Hᵀ v`` as ``{parameter name: tensor}``        parameter shapes
-``squares(v)``   ``(H∘H)ᵀ v``, likewise                        parameter shapes
-``cost()``       how ``K`` is come by, and what that takes      `Cost`
-===============  ===========================================  ================
+===================  ============================================  ================
+``add_gram(K)``      adds ``H Hᵀ``, this layer's share of ``K``    ``[B, B]``
+``matvec(g)``        ``H g`` for ``g = {parameter name: tensor}``  ``[B]``
+``rmatvec(v)``       ``Hᵀ v`` as ``{parameter name: tensor}``      parameter shapes
+``squares(v)``       ``(H∘H)ᵀ v``, likewise                        parameter shapes
+``squared_norms()``  the diagonal of its share of ``K``            ``[B]``
+``head(n)``          the factor of the first ``n`` rows            `Factor`
+``cost()``           how ``K`` is come by, and what that takes     `Cost`
+===================  ============================================  ================
 
-No factor applies ``1/B``, a weight or the damping: that is `ratpg.natgrad.transform`'s alone.
+No factor applies ``1/B``, a weight or the damping: that is for who asks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +86,19 @@ def lower_gram(factors: Sequence[Factor], like: Tensor, workspace: Workspace) ->
 def gram(factors: Sequence[Factor], like: Tensor) -> Tensor:
     """``K = HHᵀ [B, B]`` summed over factors, whole; dtype, device and ``B`` are those of ``like [B]``."""
     return lower_gram(factors, like, Workspace()).dense()
+
+
+def along(factors: Sequence[Factor], g: Mapping[str, Tensor]) -> Tensor:
+    """``H g [B]`` for ``g = {parameter name: tensor}``."""
+    return torch.stack([factor.matvec(g) for factor in factors]).sum(0)
+
+
+def to_parameters(factors: Sequence[Factor], v: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """``Hᵀv`` for ``v [B]``, as {parameter name: tensor} in the order of ``names``."""
+    products: dict[str, Tensor] = {}
+    for factor in factors:
+        products.update(factor.rmatvec(v))
+    return {name: products[name] for name in names}
 
 
 def bytes_of(*tensors: Tensor) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.factors import Factor
+from ratpg.natgrad.factors import Factor, along, to_parameters
 
 Product = Callable[[Tensor], Tensor]
 
@@ -55,12 +55,8 @@ def score_fisher(
     """
 
     def product(v: Tensor) -> Tensor:
-        named = unflatten(v, parameters)
-        along = torch.stack([factor.matvec(named) for factor in factors]).sum(0)  # H v
-        back: dict[str, Tensor] = {}
-        for factor in factors:
-            back.update(factor.rmatvec(weights * along / len(weights)))
-        return flatten([back[name] for name in parameters]) + damping * v
+        weighted = weights * along(factors, unflatten(v, parameters)) / len(weights)
+        return flatten(list(to_parameters(factors, weighted, parameters).values())) + damping * v
 
     return product
 

@@ -25,6 +25,9 @@ BROADCASTING = frozenset(
     | {"div", "__truediv__", "__rtruediv__", "true_divide", "pow", "__pow__", "expand_as", "broadcast_tensors"}
 )
 
+UNARY = ELEMENTWISE | (BROADCASTING - {"expand_as", "broadcast_tensors"})
+"""What gives one tensor from a parameter and numbers."""
+
 OnExpand = Callable[[Tensor], None]
 
 
@@ -52,11 +55,7 @@ class StandIn(Tensor):
             leaves = tree_flatten((args, kwargs))[0]
             mine = [leaf for leaf in leaves if isinstance(leaf, StandIn)]
             others = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, StandIn)]
-            if (
-                len(mine) == 1
-                and not others
-                and name in ELEMENTWISE | BROADCASTING - {"expand_as", "broadcast_tensors"}
-            ):
+            if len(mine) == 1 and not others and name in UNARY:
                 (one,) = mine
                 return StandIn.of(one.source, _then(one, func, args, kwargs), one.on_expand)
             if len(mine) == 1 and others and name in BROADCASTING:

@@ -71,7 +71,7 @@ class LowerTriangle:
         for start, stop, part in self.columns():
             part.mul_(factors[start:, None]).mul_(factors[start:stop])
 
-    def shift(self, amount: float) -> None:
+    def shift(self, amount: float | Tensor) -> None:
         """``M ← M + amount · I``."""
         for panel in self.panels:
             panel.diagonal().add_(amount)

@@ -42,8 +42,8 @@ class Plan:
         rows.append(("together", "", self.bytes, self.flops))
         cells = [("layer", "factor", "MB", "Mflop")]
         cells += [(name, factor, f"{held / 1e6:.2f}", f"{flops / 1e6:.1f}") for name, factor, held, flops in rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(4)]
-        lines = [f"{a:{w}}  {b:{x}}  {c:>{y}}  {d:>{z}}" for a, b, c, d in cells for w, x, y, z in [widths]]
+        w, x, y, z = (max(len(row[column]) for row in cells) for column in range(4))
+        lines = [f"{a:{w}}  {b:{x}}  {c:>{y}}  {d:>{z}}" for a, b, c, d in cells]
         return "\n".join(lines)
 
     __repr__ = __str__

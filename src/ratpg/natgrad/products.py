@@ -50,8 +50,8 @@ def updated(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _suits(a: Tensor, b: Tensor, added: Tensor | None) -> bool:
-    """Whether it is oneDNN's: its call has no derivative, and its fast code wants something, and no rows that do not
-    lie one behind another."""
+    """Whether it is oneDNN's: its call has no derivative, and its fast code is for matrices that are not
+    empty and whose rows lie one behind another."""
     if not torch.backends.mkldnn.enabled:
         return False
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (a, b, added)):

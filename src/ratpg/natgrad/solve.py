@@ -1,7 +1,8 @@
 """Solves symmetric positive (semi-)definite systems, and says what happened.
 
 Cholesky first, because ``λI + SKS`` is positive definite for λ > 0; a jittered diagonal where that fails
-(λ = 0 and a rank-deficient ``K``); the eigendecomposition's minimum-norm solution where even that fails.
+(a rank-deficient ``K``, and λ = 0 or below what rounding makes of ``SKS``); the eigendecomposition's minimum-norm
+solution where even that fails.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from torch import Tensor
 from ratpg.natgrad.cholesky import Cholesky
 from ratpg.natgrad.lower import LowerTriangle
 
+JITTER = 10
+"""What is added to the diagonal, in units of the smallest pivot that is no rounding noise."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -21,14 +25,15 @@ class Solution:
     Attributes:
         x: the solution, shaped as the right-hand side.
         method: ``"cholesky"`` | ``"jitter"`` (Cholesky of ``M + jitter·I``) | ``"eigh"`` (pseudo-inverse).
-        jitter: what was added to the diagonal; 0 unless ``method == "jitter"``.
+        jitter: what was added to the diagonal; 0 unless ``method == "jitter"``, and of a deferred solution a scalar on
+            the device.
         holds: of a deferred solution, whether it is one, a bool scalar on the device: False where the matrix was not
             positive definite or something was not finite, and then ``x`` is 0. None where that was looked at.
     """
 
     x: Tensor
     method: Literal["cholesky", "jitter", "eigh"]
-    jitter: float = 0.0
+    jitter: float | Tensor = 0.0
     holds: Tensor | None = None
 
 
@@ -60,7 +65,7 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
     dense = matrix.dense()
     if not dense.isfinite().all():
         raise ValueError("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
-    jitter = 10 * float(smallest_pivot)
+    jitter = JITTER * float(smallest_pivot)
     if jitter > 0:
         matrix = matrix.copy()
         matrix.shift(jitter)
@@ -75,12 +80,23 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
     return Solution((vectors @ (inverse[:, None] * (vectors.T @ columns))).view_as(rhs), "eigh")
 
 
-def solve_spd_deferred(matrix: LowerTriangle, rhs: Tensor) -> Solution:
-    """As `solve_spd`, by Cholesky alone and without a look at the result: the host does not wait for the device."""
+def solve_spd_deferred(matrix: LowerTriangle, rhs: Tensor, damping: float) -> Solution:
+    """As `solve_spd`, by Cholesky alone and without a look at the result: the host does not wait for the device.
+
+    Args:
+        matrix: ``M``, to whose diagonal the jitter is added.
+        rhs: ``b``.
+        damping: λ, the part of ``M``'s diagonal that keeps it positive definite; where it is less than the jitter would
+            be, the jitter is added at once.
+    """
+    smallest_pivot = _smallest_pivot(matrix.diagonal())
+    jitter = JITTER * smallest_pivot
+    jitter = torch.where(jitter > damping, jitter, 0.0)
+    matrix.shift(jitter)
     factor = Cholesky(matrix)
     x = factor.solve(rhs)
-    holds = factor.exists & (factor.least_pivot > _smallest_pivot(matrix.diagonal())) & x.isfinite().all()
-    return Solution(torch.where(holds, x, 0.0), "cholesky", holds=holds)
+    holds = factor.exists & (factor.least_pivot > smallest_pivot) & x.isfinite().all()
+    return Solution(torch.where(holds, x, 0.0), "cholesky", jitter, holds)
 
 
 def _smallest_pivot(diagonal: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.patches import Patches, parts
 
 GRAM_CHUNK_BYTES = 64 * 2**20
-"""The largest temporary that is made while tokens are contracted or rows are formed, in bytes."""
+"""Budget for the temporaries of tokens that are contracted and rows that are formed, in bytes; one sample may take
+more."""
 ROW_BYTES = 8 * 2**20
 """Rows of a layer no larger than this, or than twice its output gradients, are formed once and held, in bytes."""
 

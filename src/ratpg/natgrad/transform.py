@@ -8,7 +8,7 @@ gradient with another advantage,
 with ``H [B, p]`` the scores, ``y [B]`` the advantages, ``w [B]`` the importance ratios and ``λ`` the damping.
 Solved in its symmetric form: with ``S = Σ^{1/2}``, ``Ã = S⁻¹ (λI + SKS)⁻¹ S y``, by Cholesky.
 
-This is the only file in which ``λ``, ``Σ``, ``1/B`` and ``ζ`` are applied.
+Of the sample-space solve this is the only file in which ``λ``, ``Σ``, ``1/B`` and ``ζ`` are applied.
 """
 
 import math
@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
-from ratpg.natgrad.factors import Factor, gram, lower_gram
+from ratpg.natgrad.factors import Factor, along, gram, lower_gram, to_parameters
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.plan import LayerPlan, Plan, plan_of
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
@@ -38,7 +39,8 @@ class Step:
         direction: ``g``, {parameter name: tensor}: ``HᵀΣÃ``, plus ``ζ g_{j−1}`` with Kaczmarz; an ascent direction.
         predicted_gain: first-order change ``gᵀ HᵀΣ y`` of the surrogate along ``direction``, a scalar.
         predicted_kl: second-order ``½ gᵀ HᵀΣH g``, the KL divergence that moving by ``direction`` causes, a scalar;
-            moving by ``α g`` causes ``α²`` times as much.
+            moving by ``α g`` causes ``α²`` times as much. Where λ is far above the eigenvalues ``e`` of ``SKS``, this
+            and the gain have a relative error of ``λ/e`` roundings.
         solution: how the B × B system was solved.
         reference: the damped natural gradient of the reference advantages, where some were given.
     """
@@ -71,11 +73,13 @@ class AdvantageTransform:
         curvature_rows: ``R``: the Fisher matrix is that of the first ``R`` samples of a mini-batch (shuffle them), the
             gradient that of all ``B``; ``K`` and the solve cost ``(B/R)²`` less. The step is
             ``(λI + H_RᵀΣ_R H_R)⁻¹ HᵀΣy``: directions which only the other samples know of are stretched by
-            ``1/λ``. None for all samples.
+            ``1/λ``, so that Kaczmarz iterates with a decay grow along them where their eigenvalue is above ``2λ``. None
+            for all samples.
 
     Attributes:
         deferred: whether nothing may make the host wait for the device, as in a CUDA graph; False at first. Then values
-            are not checked, and a step that cannot be had is zero, which ``step.solution.holds`` tells.
+            are not checked, and a step that cannot be had is zero, which ``step.solution.holds`` tells. Embeddings, and
+            layers that are fed ``[B·T, d]``, make it wait still.
 
     Raises:
         ValueError: for a negative or non-finite damping, curvature rows without damping or less than one, or where
@@ -107,7 +111,7 @@ class AdvantageTransform:
         return self._recorder.record()
 
     def gram(self) -> Tensor:
-        """``K = HHᵀ [B, B]`` of what was recorded and handed to the last call.
+        """``K = HHᵀ [B, B]`` of what was recorded and handed to the last call, whose inputs must still be as they were.
 
         Raises:
             CaptureError: where no call followed the last recording.
@@ -164,50 +168,39 @@ class AdvantageTransform:
             factors = self._recorder.factors(log_prob)
         self._last = partial(gram, factors, y), factors
         with _full_precision():
-            along_previous = torch.zeros_like(y)  # ζ H g_{j−1}
-            if previous is not None and decay > 0:
-                for factor in factors:
-                    along_previous.add_(factor.matvec(previous), alpha=decay)
-            target = root * (y - along_previous)
+            carried = previous if decay else None
+            along_carried = torch.zeros_like(y) if carried is None else decay * along(factors, carried)  # ζ H g_{j−1}
+            target = root * (y - along_carried)
             whole = self.curvature_rows is None or self.curvature_rows >= len(y)
-            natural = None
-            if not whole:
-                if reference is not None:
-                    raise ValueError("a reference needs the curvature of all rows")
-                solution, z = self._solve_rows(factors, root, target)
+            if whole:
+                columns = [target] if reference is None else [target, root * reference.detach()]
+                solution = self._solve(factors, root, torch.stack(columns, 1))
+                z, *for_reference = solution.x.unbind(1)
             elif reference is None:
-                solution = self._solve(factors, root, target)
-                z = solution.x
+                solution, z = self._solve_rows(factors, root, target)
+                for_reference = []
             else:
-                solution = self._solve(factors, root, torch.stack([target, root * reference.detach()], 1))
-                z, for_reference = solution.x.unbind(1)
-                natural = self._to_parameters(factors, root * for_reference)
+                raise ValueError("a reference needs the curvature of all rows")
 
-            direction = self._to_parameters(factors, root * z)
-            if previous is not None and decay > 0:
-                direction = {name: g.add_(previous[name], alpha=decay) for name, g in direction.items()}
+            direction = to_parameters(factors, root * z, self.parameters)
+            if carried is not None:
+                direction = {name: g.add_(carried[name], alpha=decay) for name, g in direction.items()}
             if whole and solution.method == "cholesky":
                 # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
-                along = target - self.damping * z + root * along_previous
+                moved = target - (self.damping + solution.jitter) * z + root * along_carried
             else:
-                along = root * sum((factor.matvec(direction) for factor in factors), torch.zeros_like(y))
+                moved = root * along(factors, direction)
             if solution.holds is not None:
+                z, moved = (torch.where(solution.holds, t, 0.0) for t in (z, moved))
                 direction = {name: torch.where(solution.holds, g, 0.0) for name, g in direction.items()}
         return Step(
             advantage=z / root,
             direction=direction,
-            predicted_gain=along @ (root * y),
-            predicted_kl=0.5 * along @ along,
+            predicted_gain=moved @ (root * y),
+            predicted_kl=0.5 * moved @ moved,
             solution=solution,
-            reference=natural,
+            reference=to_parameters(factors, root * for_reference[0], self.parameters) if for_reference else None,
         )
-
-    def _to_parameters(self, factors: Sequence[Factor], v: Tensor) -> dict[str, Tensor]:
-        """``Hᵀv``, in the parameters' order."""
-        products: dict[str, Tensor] = {}
-        for factor in factors:
-            products.update(factor.rmatvec(v))
-        return {name: products[name] for name in self.parameters}
 
     @torch.no_grad()
     def solve(self, log_prob: Tensor, targets: Tensor, weights: Tensor | None = None) -> Solution:
@@ -274,12 +267,11 @@ class AdvantageTransform:
         """
         rows = self.curvature_rows or len(root)
         heads = [factor.head(rows) for factor in factors]
-        root_of_rows = root[:rows] * (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
-        gradient = self._to_parameters(factors, root * target)
-        along = torch.stack([head.matvec(gradient) for head in heads]).sum(0)
-        solution = self._solve(heads, root_of_rows, root_of_rows * along)
+        scale = (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
+        gradient = to_parameters(factors, root * target, self.parameters)
+        solution = self._solve(heads, scale * root[:rows], scale * root[:rows] * along(heads, gradient))
         z = target.clone()
-        z[:rows] -= (root_of_rows / root[:rows]) * solution.x
+        z[:rows] -= scale * solution.x
         return solution, z / self.damping
 
     def _solve(self, factors: Sequence[Factor], root: Tensor, rhs: Tensor) -> Solution:
@@ -290,14 +282,14 @@ class AdvantageTransform:
         """As `_solve`, from ``K``, which is overwritten."""
         system.scale(root)
         system.shift(self.damping)
-        solve = solve_spd_deferred if self.deferred else solve_spd
-        return solve(system, rhs)
+        return solve_spd_deferred(system, rhs, self.damping) if self.deferred else solve_spd(system, rhs)
 
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """TF32, its like on CPUs, and autocast off: ``K`` and the solve need all of float32's digits."""
-    backends = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)]
+    backends += [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
     # `allow_tf32` is how PyTorch before 2.9 says it; asking for it there where the newer way was used is an error.
     attribute, off = ("fp32_precision", "ieee") if hasattr(backends[0], "fp32_precision") else ("allow_tf32", False)
     before = [getattr(backend, attribute, None) for backend in backends]

@@ -16,6 +16,8 @@ from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
 from ratpg.natgrad.patches import parts
 from ratpg.natgrad.tokens import TokenFactor
 
+KRONECKER = OuterFactor, TokenFactor
+"""Factors of layers, whose blocks are Kronecker products."""
 LARGEST_BLOCK = 4096
 """Entries of a parameter whose block is kept in full."""
 
@@ -53,8 +55,11 @@ class KFAC:
         for factor in factors:
             for key, moment in _moments(factor).items():
                 fresh |= key not in self._averages  # a layer that has changed its form
-                average = self._averages.setdefault(key, torch.zeros_like(moment))
-                average.lerp_(moment, 1 - self.decay)
+                before = self._averages.get(key)
+                # In memory of its own, so that a state that was handed out stays as it was.
+                self._averages[key] = (
+                    (1 - self.decay) * moment if before is None else before.lerp(moment, 1 - self.decay)
+                )
                 self._counts[key] = self._counts.get(key, 0) + 1
         if fresh:
             self._invert(factors)
@@ -66,7 +71,7 @@ class KFAC:
         direction: dict[str, Tensor] = {}
         for factor in factors:
             layer = _name(factor)
-            if not isinstance(factor, OuterFactor | TokenFactor):
+            if not isinstance(factor, KRONECKER):
                 (name,) = factor.names
                 g = gradient[name]
                 direction[name] = (self._inverses[f"block {layer}"] @ g.flatten()).view_as(g)
@@ -84,7 +89,7 @@ class KFAC:
     def _invert(self, factors: Sequence[Factor]) -> None:
         for factor in factors:
             layer = _name(factor)
-            if not isinstance(factor, OuterFactor | TokenFactor):
+            if not isinstance(factor, KRONECKER):
                 self._inverses[f"block {layer}"] = _inverse(self._average(f"block {layer}"), self.damping)
                 continue
             inputs, outputs = (self._average(f"{kind} {layer}") for kind in ("input", "output"))
@@ -103,7 +108,7 @@ class KFAC:
 
     def _rescale(self, factors: Sequence[Factor], fresh: bool) -> None:
         for factor in factors:
-            if isinstance(factor, OuterFactor | TokenFactor):
+            if isinstance(factor, KRONECKER):
                 layer = _name(factor)
                 squares: Tensor | float = 0.0
                 for inputs, outputs in _tokens(factor):
@@ -118,16 +123,19 @@ class KFAC:
     def state_dict(self) -> dict[str, Any]:
         return {
             "updates": self._updates,
-            "averages": self._averages,
-            "counts": self._counts,
-            "inverses": self._inverses,
-            "scales": self._scales,
+            "averages": dict(self._averages),
+            "counts": dict(self._counts),
+            "inverses": dict(self._inverses),
+            "scales": dict(self._scales),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._updates = state["updates"]
-        self._averages, self._inverses, self._scales = state["averages"], state["inverses"], state["scales"]
-        self._counts = state["counts"]
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Takes the state over, on a device."""
+        self._updates, self._counts = state["updates"], dict(state["counts"])
+        self._averages, self._inverses, self._scales = (
+            {key: tensor.to(device) for key, tensor in state[name].items()}
+            for name in ("averages", "inverses", "scales")
+        )
 
 
 def _name(factor: Factor) -> str:
@@ -152,7 +160,7 @@ def _tokens(factor: OuterFactor | TokenFactor) -> Iterator[tuple[Tensor, Tensor]
 
 def _moments(factor: Factor) -> dict[str, Tensor]:
     layer = _name(factor)
-    if isinstance(factor, OuterFactor | TokenFactor):
+    if isinstance(factor, KRONECKER):
         a_moment: Tensor | float = 0.0
         d_moment: Tensor | float = 0.0
         for inputs, outputs in _tokens(factor):
@@ -184,5 +192,6 @@ def _split(factor: OuterFactor | TokenFactor, joint: Tensor) -> dict[str, Tensor
 
 
 def _inverse(matrix: Tensor, damping: float | Tensor) -> Tensor:
-    damped = matrix + damping * torch.eye(len(matrix)).to(matrix)
+    damped = matrix.clone()
+    damped.diagonal().add_(damping)
     return torch.cholesky_inverse(torch.linalg.cholesky(damped))

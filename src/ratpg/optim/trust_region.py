@@ -12,16 +12,14 @@ def backtrack(
     step: Sequence[Tensor],
     accept: Callable[[], bool],
     trials: int = 10,
-    decay: float = 0.8,
 ) -> float:
-    """Moves the parameters by the longest of ``step, decay·step, decay²·step, ...`` that is accepted.
+    """Moves the parameters by the longest of ``step, 0.8 step, 0.64 step, ...`` that is accepted.
 
     Args:
         parameters: moved in place.
         step: the whole step, shaped as the parameters.
         accept: whether the parameters as they are now will do.
         trials: lengths that are tried.
-        decay: ratio of one length to the next, in (0, 1).
 
     Returns:
         The accepted share of the step; 0 where none was, and then the parameters are, bit for bit, what they were.
@@ -33,7 +31,7 @@ def backtrack(
             torch.add(start, change, alpha=share, out=parameter)
         if accept():
             return share
-        share *= decay
+        share *= 0.8
     for parameter, start in zip(parameters, before, strict=True):
         parameter.copy_(start)
     return 0.0
