@@ -1,6 +1,7 @@
 """The ``ratpg`` command.
 
-Exit codes: 0 on success, 2 and one line on bad input, 130 after Ctrl-C (the run can be resumed).
+Exit codes: 0 on success; 2 and one line on bad input, or where a run cannot go on (it diverged, the disk is full); 130
+after Ctrl-C or SIGTERM (the run can be resumed).
 """
 
 import argparse
@@ -26,12 +27,13 @@ from rich.console import Console
 
 from ratpg import __version__
 from ratpg.algorithms import CONFIGS
+from ratpg.algorithms.checks import require
 from ratpg.natgrad import CaptureError
 from ratpg.rl.envs import Backend
 from ratpg.rl.envs.options import parse_options
 from ratpg.training.config import TrainConfig
 from ratpg.training.evaluate import evaluate
-from ratpg.training.logging import ProgressDisplay
+from ratpg.training.logging import ProgressDisplay, say
 from ratpg.training.presets import PRESETS, preset
 from ratpg.training.trainer import Trainer, load_policy
 
@@ -60,7 +62,8 @@ class ResumeArguments:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     total_timesteps: int | None = None
-    """Train on until this many steps instead of the run's own."""
+    """Train on until this many steps instead of the run's own; what falls over the run, such as learning rates and KL
+    bands, is then higher again."""
     backend: Backend | None = None
     """Another simulator than the run's own."""
     device: str | None = None
@@ -95,7 +98,7 @@ class PlotArguments:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The figure, written as PNG and SVG; learning-curve in the (first) run's folder unless given."""
+    """The figure, written as PNG and SVG; learning-curve in the (first) run's folder unless given, or in this one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,10 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{arguments[0]}': there are {', '.join(commands)}")
     try:
         return commands[arguments[0]](arguments[1:])
-    except SystemExit as exit:  # --help
-        return BAD_INPUT if exit.code else 0
+    except SystemExit:  # --help
+        return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # nobody reads the output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return BAD_INPUT
     except (ValueError, OSError, CaptureError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
         if os.environ.get("RATPG_DEBUG"):
             raise
@@ -197,8 +203,8 @@ def _resume(arguments: list[str]) -> int:
 
 def _eval(arguments: list[str]) -> int:
     options = _parse(EvalArguments, "eval", arguments)
-    if options.episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {options.episodes}")
+    require("episodes", options.episodes, at_least=1)
+    require("seed", options.seed, at_least=0)
     policy, config = load_policy(options.run_dir)
     result = evaluate(
         policy,
@@ -225,7 +231,8 @@ def _plot(arguments: list[str]) -> int:
     options = _parse(PlotArguments, "plot", arguments)
     if not options.run_dirs:
         raise ValueError("name at least one run folder")
-    for path in plot_runs(options.run_dirs, options.output or options.run_dirs[0] / "learning-curve"):
+    output = options.output or options.run_dirs[0]
+    for path in plot_runs(options.run_dirs, output / "learning-curve" if output.is_dir() else output):
         print(path)
     return 0
 
@@ -246,18 +253,18 @@ def _script(kind: str, arguments: list[str]) -> int:
 
 def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
     config, directory = trainer.config, trainer.config.directory
-    console = Console()
-    print(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}")
+    console = _Console()
+    say(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}")
     try:
         with ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display:
             complete = trainer.run(on_row=display.show, should_stop=should_stop)
     except KeyboardInterrupt:
-        print(f"stopped at once; continue from the last checkpoint with: ratpg resume {directory}")
+        say(f"stopped at once; continue from the last checkpoint with: ratpg resume {directory}")
         raise
     if not complete:
-        print(f"interrupted at {trainer.timesteps} steps; continue with: ratpg resume {directory}")
+        say(f"interrupted at {trainer.timesteps} steps; continue with: ratpg resume {directory}")
         return INTERRUPTED
-    print(
+    say(
         f"done: {trainer.timesteps} steps in {trainer.wall_time:.0f} s, return {trainer.episodes.return_mean():.1f} "
         f"(mean of the last {len(trainer.episodes.returns)} episodes), in {directory}"
     )
@@ -266,14 +273,25 @@ def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator["_Stop"]:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after this rollout; a second one stops at once."""
+    """Turns the first Ctrl-C (or SIGTERM, or a terminal's end) into a request to stop after this rollout; a second one
+    stops at once."""
     stop = _Stop()
-    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # and not what nohup ignores
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.request) for number in numbers}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Console(Console):
+    """A console whose terminal may end without ending the training."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 class _Stop:
@@ -287,7 +305,8 @@ class _Stop:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("stopping after this rollout; press Ctrl-C again to stop at once", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be what has ended
+            print("stopping after this rollout; press Ctrl-C again to stop at once", file=sys.stderr)
 
 
 if __name__ == "__main__":

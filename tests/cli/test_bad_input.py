@@ -40,6 +40,13 @@ TRAIN = {
         ["--env", "CartPole-v1", "--backend", "gymnasium", "--env-options", "num_lvels=10"],
         ["CartPole-v1", "num_lvels"],
     ),
+    "a module of a package that is missing": (["--env", "foo.bar:Env-v0"], ["no module 'foo.bar'"]),
+    "no name of a module": (["--env", ".x:Env-v0"], ["no module '.x'"]),
+    "an option's value that the environment does not know": (
+        ["--env", "FrozenLake-v1", "--backend", "gymnasium", "--env-options", "map_name=9x9"],
+        ["FrozenLake-v1", "map_name=9x9"],
+    ),
+    "an option that is the trainer's own": (["--env-options", "batch_size=4"], ["CartPole-v1", "batch_size"]),
     "images for a network without images": (["--network", "impala"], ["impala", "images", "Box"]),
     "an LSTM of no width": (["--lstm", "0"], ["lstm", "at least 1"]),
     "more mini-batches of sequences than environments": (

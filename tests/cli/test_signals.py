@@ -66,3 +66,19 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(ratpg: Command, tmp_path:
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "Hopper-v4"])
 def test_a_run_killed_over_and_over_ends_as_one_that_was_not(ratpg: Command, env_id: str, tmp_path: Path) -> None:
     kill_and_resume(ratpg, env_id, 5, tmp_path)
+
+
+def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path: Path) -> None:
+    process = start(*train_endlessly("CartPole-v1", tmp_path / "run"))
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        wait_for_rows(process, tmp_path / "run", 3)
+        process.send_signal(signal.SIGHUP)  # a terminal's end
+        process.wait(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.stderr.close()
+    assert process.returncode == 130
+    assert checkpoint.load(tmp_path / "run")["timesteps"] >= 3 * ROLLOUT

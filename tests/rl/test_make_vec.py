@@ -165,3 +165,17 @@ def test_an_observation_kept_is_not_overwritten_by_the_next_step(backend: str) -
     envs.close()
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
     assert not torch.equal(kept[0], kept[1])
+
+
+@pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
+def test_discrete_observations_are_one_hot(backend: str) -> None:
+    envs = make_vec("FrozenLake-v1", 3, seed=0, backend=backend)
+    first = torch.zeros(3, 16)
+    first[:, 0] = 1
+    assert envs.observation_space.shape == (16,)
+    assert torch.equal(envs.observation, first)
+    for _ in range(20):
+        envs.step(np.full(3, 2))
+        assert envs.observation.sum(1).tolist() == [1, 1, 1]
+    assert not torch.equal(envs.observation, first)
+    envs.close()

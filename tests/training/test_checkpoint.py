@@ -165,3 +165,11 @@ def test_another_format_is_refused_by_number(tmp_path: Path, monkeypatch: pytest
         save(tmp_path, state(1))
     with pytest.raises(BadCheckpoint, match=f"format 999.*reads format {checkpoint.VERSION}"):
         load(tmp_path)
+
+
+def test_where_only_the_older_one_is_left_it_is_pointed_to(tmp_path: Path) -> None:
+    for number in (1, 2):
+        save(tmp_path, state(number))
+    (tmp_path / FILE).unlink()
+    with pytest.raises(BadCheckpoint, match=rf"no checkpoint in .*mv .*{PREVIOUS}"):
+        load(tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ratpg.training.trainer import Trainer
 from short_runs import metrics_but_times, short_config, train
 
 
@@ -39,3 +40,16 @@ def test_a_run_depends_on_no_generator_but_its_own(tmp_path: Path) -> None:
         train(short_config("Pendulum-v1", tmp_path / name, rollouts=2))
         assert torch.equal(torch.get_rng_state(), state)
     assert metrics_but_times(tmp_path / "a") == metrics_but_times(tmp_path / "b")
+
+
+def test_the_first_weights_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        states = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            trainer = Trainer(short_config("Hopper-v4", tmp_path / "run", hidden=(256, 256)))
+            states.append(trainer.policy.state_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -53,3 +53,14 @@ def test_evaluation_does_not_change_the_policy() -> None:
     evaluate(policy, "CartPole-v1", episodes=2, seed=0, backend="gymnasium")
     for name, value in policy.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_episodes_without_an_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratpg.training.evaluate.LONGEST", 2)
+    with pytest.raises(ValueError, match="3 of 3 episodes of ToyTruncating-v0 have not ended after 2 steps"):
+        evaluate_toy("ToyTruncating-v0")
+
+
+def test_a_policy_for_other_observations_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"trained on observations \[4\], and with these options has \[3\]"):
+        evaluate(policy_for("CartPole-v1", "gymnasium"), "Pendulum-v1", episodes=1, seed=0, backend="gymnasium")

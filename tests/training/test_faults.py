@@ -100,7 +100,7 @@ def test_two_trainings_never_write_into_one_folder(tmp_path: Path) -> None:
 
     def begin_others(row: dict[str, float]) -> None:
         with pytest.raises(BadConfig, match="another training is writing"):
-            Trainer.resume(directory)
+            Trainer.resume(directory)[0].run()
         with pytest.raises(BadConfig, match="another training is writing"):
             Trainer.start(short_config("CartPole-v1", directory))
 
@@ -117,3 +117,22 @@ def test_of_two_trainings_that_resumed_at_once_one_is_refused(tmp_path: Path) ->
             second.run()
 
     first.run(on_row=run_the_second)
+
+
+def test_of_a_run_that_has_gone_on_meanwhile_nothing_is_lost(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    train(short_config("CartPole-v1", directory))
+    stale, fresh = (Trainer.resume(directory, total_timesteps=5 * ROLLOUT)[0] for _ in range(2))
+    assert fresh.run()
+    before = (directory / "metrics.csv").read_text()
+    with pytest.raises(BadConfig, match="another training has gone on"):
+        stale.run()
+    assert (directory / "metrics.csv").read_text() == before
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run"))
+    next(iter(trainer.policy.critic.parameters())).data.fill_(math.inf)
+    with pytest.raises(TrainingDiverged, match=r"critic.* not finite"):
+        trainer.save()
+    assert all(p.isfinite().all() for p in checkpoint.load(tmp_path / "run")["policy"].values())

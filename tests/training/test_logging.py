@@ -112,3 +112,21 @@ def test_progress_shows_steps_return_kl_speed_and_time_left(terminal: bool, monk
     for part in ("250/1000", "return 123.4", "KL 0.0123", "50 steps/s"):
         assert part in text
     assert ("15 s left" in text) or (terminal and ":" in text)  # 750 steps at 50 a second
+
+
+def test_a_file_with_other_columns_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("timesteps,kl,loss\n10,0.01,3\n")
+    writer = MetricsWriter(tmp_path, keep_until=10)
+    with pytest.raises(ValueError, match=r"metrics\.csv has other columns"):
+        writer.write(row(20))
+    writer.close()
+    assert lines(tmp_path) == ["timesteps,kl,loss", "10,0.01,3"]
+
+
+def test_a_training_goes_on_where_nobody_reads_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    logging.say("a line")

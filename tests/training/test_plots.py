@@ -12,7 +12,7 @@ from ratpg.training import plots
 from ratpg.training.plots import learning_curve, plot_curves, plot_runs
 
 
-def make_run(directory: Path, returns: list[float], env: str = "Hopper-v4", **more: str | bool) -> Path:
+def make_run(directory: Path, returns: list[float], env: str = "Hopper-v4", **more: object) -> Path:
     """A run folder with a row every 100 steps."""
     directory.mkdir()
     rows = [f"{100 * (i + 1)},{value}" for i, value in enumerate(returns)]
@@ -71,10 +71,10 @@ def test_one_panel_an_environment_and_one_line_an_algorithm(tmp_path: Path, figu
     plot_runs(runs, tmp_path / "figure")
     ant, hopper = figures[0].axes
     assert (ant.get_title(), hopper.get_title()) == ("Ant-v4", "Hopper-v4")
-    assert [text.get_text() for text in ant.get_legend().get_texts()] == ["rat, 2 seeds"]
+    assert [text.get_text() for text in ant.get_legend().get_texts()] == ["rat, 2 runs"]
     assert [text.get_text() for text in hopper.get_legend().get_texts()] == [
         "ppo (shared)",
-        "rat, 2 seeds",
+        "rat, 2 runs",
         "rat (paper)",
         "rat (paper, shared)",
     ]
@@ -118,6 +118,29 @@ def test_runs_that_agree_at_first_and_differ_later_have_one(tmp_path: Path, figu
 
 def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path: Path, figures: list[Figure]) -> None:
     plot_runs([make_run(tmp_path / "a", [1.0, 2.0]), make_run(tmp_path / "b", [1.0, 2.0, 900.0])], tmp_path / "figure")
-    (line,) = figures[0].axes[0].get_lines()
+    beyond, line = figures[0].axes[0].get_lines()
     assert np.max(line.get_xdata()) == 200
     assert np.max(line.get_ydata()) == 2.0
+    assert beyond.get_xdata().tolist() == [200, 300]
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_lines_of_their_own(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = [
+        make_run(tmp_path / "a", [1.0, 2.0], seed=0, algorithm={"damping": 0.1}, threads=1),
+        make_run(tmp_path / "b", [1.0, 2.0], seed=1, algorithm={"damping": 0.1}, threads=2),
+        make_run(tmp_path / "c", [1.0, 2.0], seed=0, algorithm={"damping": 10.0}, threads=1),
+    ]
+    plot_runs([*runs, tmp_path / "a"], tmp_path / "figure")
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == [
+        "rat (damping 0.1), 2 runs",
+        "rat (damping 10.0)",
+    ]
+
+
+def test_another_kind_of_figure_and_another_config_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"PNG and SVG, got figure\.pdf"):
+        plot_runs([run], tmp_path / "figure.pdf")
+    (run / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is not that of a run"):
+        plot_runs([run], tmp_path / "figure")

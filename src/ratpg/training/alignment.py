@@ -14,8 +14,8 @@ from ratpg.rl.policy import ActorCritic
 DAMPING = 0.1
 """λ of the natural gradient that is compared with."""
 RATIO_BOUNDS = (0.1, 10.0)
-LARGEST = 1024
-"""Rows of a mini-batch that are looked at; of a larger one the first, which are random."""
+LARGEST = 4096
+"""Rows of a mini-batch that are looked at; of a larger one the first, which are random, and say less."""
 
 
 class AlignmentProbe:

@@ -58,20 +58,20 @@ def load(directory: Path) -> dict[str, Any]:
     Raises:
         BadCheckpoint: where there is none, or it is not whole.
     """
-    path = directory / FILE
+    path, spare = directory / FILE, directory / PREVIOUS
+    advice = f"; an older one is there: mv {spare} {path}" if spare.is_file() else ""
     if not path.is_file():
-        raise BadCheckpoint(f"no checkpoint in {directory}: is it the folder of a run?")
+        raise BadCheckpoint(f"no checkpoint in {directory}{advice or ': is it the folder of a run?'}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except Exception as error:
-        spare = directory / PREVIOUS
-        advice = f"; an older one is there: mv {spare} {path}" if spare.is_file() else ""
-        raise BadCheckpoint(f"{path} cannot be read ({_first_line(error)}){advice}") from error
+        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)}){advice}") from error
     if version != VERSION:
         raise BadCheckpoint(f"{path} has format {version}, this ratpg reads format {VERSION}")
     return state
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of its message; its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

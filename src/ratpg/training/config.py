@@ -38,7 +38,8 @@ class TrainConfig(Generic[C]):
     algo: str = "rat"
     """Algorithm."""
     preset: str = "default"
-    """Source of every value not given: "default" (the best known) or "paper" (the authors' protocol)."""
+    """Source of every value not given: "default" (the best known), "paper" (the authors' protocol), or of rat and ppo
+    "procgen" and "atari"."""
     seed: int = 0
     """Seed of everything: parameters, environments, noise, mini-batches."""
     total_timesteps: int = 1_000_000
@@ -46,7 +47,8 @@ class TrainConfig(Generic[C]):
     run_dir: Path | None = None
     """Where the run writes; runs/ENV-ALGO-PRESET-sSEED unless given."""
     backend: Backend = "auto"
-    """Simulator: envpool (fast), gymnasium (any registered id, resumes to the bit), or auto (EnvPool if it can)."""
+    """Simulator: envpool (fast), gymnasium (any registered id; MuJoCo and classic control resume to the bit), or auto
+    (EnvPool if it can)."""
     env_options: tuple[str, ...] = ()
     """Options of the environment, each name=value, such as num_levels=10 of Procgen."""
     num_envs: int = 8

@@ -1,14 +1,17 @@
 """Deterministic evaluation of a policy."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from ratpg.rl.envs import Backend, make_vec
 from ratpg.rl.policy import ActorCritic
+
+LONGEST = 100_000
+"""Steps after which an episode counts as one without an end; Atari's longest take 27,000."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,26 @@ def evaluate(
     """Runs one episode in each of ``episodes`` environments, acting by the distribution's mode.
 
     One episode an environment: taking the first to finish from fewer environments would favour short episodes.
+
+    Raises:
+        ValueError: for an environment with other observations than the policy's, and for episodes without an end.
     """
-    torch.set_num_threads(1)
     envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
-    returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
-    memory = policy.new_memory(episodes)
-    while running.any():
-        reward, _, _ = envs.step(policy.act(envs.observation, memory))
-        returns += np.where(running, reward, 0.0)
-        running &= ~envs.done
-    envs.close()
+    with closing(envs):
+        if envs.observation.shape[1:] != policy.spec.observation_shape:
+            given, wanted = list(envs.observation.shape[1:]), list(policy.spec.observation_shape)
+            raise ValueError(f"the policy was trained on observations {wanted}, and with these options has {given}")
+        returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
+        memory = policy.new_memory(episodes)
+        for _ in range(LONGEST):
+            reward, _, _ = envs.step(policy.act(envs.observation, memory))
+            returns += np.where(running, reward, 0.0)
+            running &= ~envs.done
+            if not running.any():
+                break
+        else:
+            raise ValueError(
+                f"{running.sum()} of {episodes} episodes of {env_id} have not ended after {LONGEST} steps: give it a "
+                "time limit, as in --env-options max_episode_steps=1000"
+            )
     return Evaluation(float(returns.mean()), float(returns.std()), returns.tolist())

@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import os
 import time
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,7 +28,7 @@ class MetricsWriter:
 
     def __init__(self, directory: Path, keep_until: int = 0):
         self._path = directory / METRICS
-        kept = _rows_until(self._path, keep_until) if keep_until else []
+        kept = _rows_until(self._path, keep_until) if keep_until else []  # header and rows
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
@@ -40,9 +42,15 @@ class MetricsWriter:
         if not self._columns:
             self._columns = list(row)
             self._writer.writerow(self._columns)
+        if set(self._columns) != set(row):
+            raise ValueError(f"{self._path} has other columns than this ratpg writes: move it away and resume")
         self._writer.writerow([row[name] for name in self._columns])
         self._file.flush()
         self._events.write(row)
+
+    def sync(self) -> None:
+        """Returns when the rows are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported by the write
@@ -55,7 +63,7 @@ def _rows_until(path: Path, timesteps: int) -> list[list[str]]:
         return []
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
-    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    whole = [row for row in rows[1:] if len(row) == len(rows[0]) and all(row)]
     return rows[:1] + [row for row in whole if int(row[0]) <= timesteps]
 
 
@@ -69,8 +77,14 @@ def read_metrics(directory: Path) -> dict[str, list[float]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {METRICS} in {directory}: is it the folder of a run?")
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # without one cut off by a kill
+        rows = [row for row in csv.DictReader(file) if all(row.values())]  # without one cut off by a kill
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+
+
+def say(line: str, file: IO[str] | None = None) -> None:
+    """Prints a line at once; a training goes on where nobody reads it any more, or the log's disk is full."""
+    with contextlib.suppress(OSError):
+        print(line, file=file, flush=True)
 
 
 class ProgressDisplay:
@@ -111,7 +125,8 @@ class ProgressDisplay:
         if not self._console.is_terminal and now - self._last >= PLAIN_INTERVAL:
             self._last = now
             left = max(0, self._total - done) / row["sps"]
-            self._console.print(
+            say(
                 f"{done}/{self._total} steps  return {fields['ret']}  KL {fields['kl']}  "
-                f"{fields['sps']} steps/s  {left:.0f} s left"
+                f"{fields['sps']} steps/s  {left:.0f} s left",
+                self._console.file,
             )

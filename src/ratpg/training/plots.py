@@ -1,4 +1,4 @@
-"""Learning curves: runs grouped by algorithm and environment, a mean with a bootstrap confidence band."""
+"""Learning curves: runs grouped by environment and settings, a mean with a bootstrap confidence band."""
 
 import json
 import math
@@ -18,6 +18,8 @@ import matplotlib.pyplot as plt
 
 COLUMNS = 3
 """Panels in a line of a figure."""
+OF_ONE_RUN = ("seed", "run_dir", "threads", "device", "checkpoint_interval")
+"""Settings that runs of one line may differ in."""
 GRID = 200
 """Points at which curves of different runs are compared."""
 
@@ -39,25 +41,49 @@ def learning_curve(directory: Path) -> Curve:
 
 
 def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
-    """Draws one panel an environment and one line an algorithm; writes ``output`` as PNG and SVG.
+    """Draws one panel an environment and one line for all runs that differ in their seeds alone; writes ``output`` as
+    PNG and SVG.
 
-    The band is the 95 % bootstrap confidence interval of the mean over a group's runs.
+    A line ends with the shortest of its runs; what others have beyond is drawn thin. The band is the 95 % bootstrap
+    confidence interval of the mean over the runs.
 
     Returns:
         The files written.
+
+    Raises:
+        ValueError: for a run of which nothing can be drawn, and for another kind of figure.
     """
+    if output.suffix in (".pdf", ".jpg", ".jpeg", ".eps"):
+        raise ValueError(f"figures are written as PNG and SVG, got {output.name}")
+    runs = {directory.resolve(): directory for directory in directories}  # each once
+    curves = [learning_curve(directory) for directory in runs.values()]
+    configs = [_config(directory) for directory in runs.values()]
     groups: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    for directory in directories:
-        curve = learning_curve(directory)
-        config = json.loads((directory / "config.json").read_text())
-        groups[config["env"]][_label(config)].append(curve)
+    for curve, config in zip(curves, configs, strict=True):
+        groups[config["env"]][_label(config, configs)].append(curve)
     return plot_curves(groups, output)
 
 
-def _label(config: Mapping[str, Any]) -> str:
+def _config(directory: Path) -> dict[str, Any]:
+    """A run's settings, flat."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        algorithm = config.pop("algorithm", {})
+        return config | algorithm | {name: config[name] for name in ("env", "algo", "preset")}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not that of a run") from error
+
+
+def _label(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> str:
+    """The algorithm, the preset unless it is the default, and what else tells a run from others of these."""
+    kind = {name: config[name] for name in ("env", "algo", "preset")}
+    others = [other for other in configs if kind.items() <= other.items()]
     details = [config["preset"]] if config["preset"] != "default" else []
-    if config.get("shared"):  # which runs of older versions do not have
-        details.append("shared")
+    details += ["shared"] if config.get("shared") else []
+    for name, value in config.items():
+        if name not in (*OF_ONE_RUN, "shared") and any(other.get(name) != value for other in others):
+            details.append(f"{name.replace('_', ' ')} {value}")
     return f"{config['algo']} ({', '.join(details)})" if details else str(config["algo"])
 
 
@@ -91,9 +117,13 @@ def _draw(axis: "plt.Axes", label: str, curves: Sequence[Curve], color: str) -> 
         axis.plot(*curves[0], label=label, color=color)
         return
     start, stop = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    for steps, returns in curves:
+        beyond = steps >= stop
+        if start >= stop or beyond.sum() > 1:
+            axis.plot(steps[beyond], returns[beyond], color=color, linewidth=0.7, alpha=0.6)
     grid = np.linspace(start, max(start, stop), GRID)
     values = np.stack([np.interp(grid, steps, returns) for steps, returns in curves])
-    axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} seeds", color=color)
+    axis.plot(grid, values.mean(0), label=f"{label}, {len(curves)} runs", color=color)
     if np.ptp(values, axis=0).max() > 0:
         interval = stats.bootstrap((values,), np.mean, axis=0, rng=0, method="percentile").confidence_interval
         axis.fill_between(grid, interval.low, interval.high, color=color, alpha=0.2)

@@ -196,5 +196,6 @@ def preset(algo: str, name: str, env: str, shared: bool = False) -> dict[str, An
     task = {}
     if name == "default":
         task = TASKS.get(env.rpartition("-v")[0], {})
-        algorithm = replace(algorithm, **SHARED.get(algo, {}) if shared else {})
+        if shared:
+            algorithm = replace(algorithm, **SHARED.get(algo, {}))
     return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **task}

@@ -24,6 +24,7 @@ from ratpg.rl.sequence_batch import make_sequence_batch
 from ratpg.rl.spec import PolicySpec
 from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
+from ratpg.training.checkpoint import first_line
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
@@ -51,7 +52,7 @@ class Trainer:
             torch.zeros((), device=config.device, dtype=torch.float64).cpu()  # statistics are float64
         # Whatever torch raises for a device: one it was not built for, that is not there, or that only pretends (meta).
         except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-            raise BadConfig(f"device '{config.device}' cannot be used: {str(error).splitlines()[0]}") from error
+            raise BadConfig(f"device '{config.device}' cannot be used: {first_line(error)}") from error
         self.envs: VecEnv = make_vec(
             config.env,
             config.num_envs,
@@ -75,6 +76,7 @@ class Trainer:
             network=config.network,
             lstm=config.lstm,
         )
+        torch.set_num_threads(1)  # how orthogonal weights are rounded depends on it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = ActorCritic(spec).to(config.device)
@@ -93,7 +95,7 @@ class Trainer:
 
     @staticmethod
     def start(config: TrainConfig) -> "Trainer":
-        """A new run in an empty folder.
+        """A new run, in a folder that holds none.
 
         Raises:
             BadConfig: where the folder already holds a run, or another training writes into it.
@@ -125,7 +127,6 @@ class Trainer:
 
         Raises:
             BadCheckpoint: where there is no readable checkpoint.
-            BadConfig: where another training writes into the folder.
         """
         state = checkpoint.load(directory)
         with _whole(directory):
@@ -135,8 +136,6 @@ class Trainer:
         trainer = Trainer(config, env_seed=config.seed + timesteps)
         with _whole(directory):
             exact = trainer._load_state_dict(state)
-        with only_writer(directory):
-            trainer._write_config()
         return trainer, exact
 
     def run(
@@ -157,14 +156,16 @@ class Trainer:
             NonFiniteExperience: from the simulator; what was learnt before is saved.
             TrainingDiverged: where an update gave something that is not finite; the last checkpoint stays.
             OSError: where the disk is full; what fits is saved.
-            BadConfig: where another training writes into the folder.
+            BadConfig: where another training writes into the folder, or has since this one was read from it.
         """
+        directory = self.config.directory
         try:
-            with (
-                only_writer(self.config.directory),
-                closing(MetricsWriter(self.config.directory, keep_until=self.timesteps)) as writer,
-            ):
-                self._train(writer, on_row, should_stop)
+            with only_writer(directory):
+                if checkpoint.load(directory)["timesteps"] != self.timesteps:
+                    raise BadConfig(f"another training has gone on in {directory} meanwhile: resume it again")
+                self._write_config()
+                with closing(MetricsWriter(directory, keep_until=self.timesteps)) as writer:
+                    self._train(writer, on_row, should_stop)
         finally:
             self.envs.close()
         return self.timesteps >= self.config.total_timesteps
@@ -172,6 +173,10 @@ class Trainer:
     def _train(
         self, writer: MetricsWriter, on_row: Callable[[dict[str, float]], None], should_stop: Callable[[], bool]
     ) -> None:
+        def save() -> None:
+            writer.sync()  # first, for a resumed run cannot make rows again that are older than its checkpoint
+            self.save()
+
         saved = time.monotonic()
         while self.timesteps < self.config.total_timesteps:
             try:
@@ -188,9 +193,9 @@ class Trainer:
             if should_stop():
                 break
             if time.monotonic() - saved >= self.config.checkpoint_interval:
-                self.save()
+                save()
                 saved = time.monotonic()
-        self.save()
+        save()
 
     def iterate(self) -> dict[str, float]:
         """One rollout and one update; returns the row of metrics."""
@@ -205,11 +210,8 @@ class Trainer:
         batch = self._batch(rollout)
         value_loss = float(batch.advantages.square().mean() / self.policy.value_head.std.square())
         self._require_finite({"value_loss": value_loss})
-        if self.algorithm.measures:
-            metrics = self.algorithm.update(batch, remaining)
-        else:
-            metrics = self.algorithm.update(self.probe.watch(batch), remaining)
-            metrics["natural_cosine"] = self.probe.cosine or 0.0  # where no step was taken
+        metrics = self.algorithm.update(batch if self.algorithm.measures else self.probe.watch(batch), remaining)
+        metrics.setdefault("natural_cosine", self.probe.cosine or 0.0)  # 0 where no step was taken
         self._require_finite(metrics)
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.observe(rollout.observations[:-1][rollout.valid])
@@ -242,8 +244,8 @@ class Trainer:
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(
-                f"training diverged after {self.timesteps} timesteps ({', '.join(broken)} not finite); the last good "
-                "checkpoint is kept: try smaller steps or more damping"
+                f"training diverged after {self.timesteps} timesteps ({', '.join(broken[:3])} not finite); the last "
+                "good checkpoint is kept: try smaller steps or more damping"
             )
 
     def _batch(self, rollout: Rollout) -> Batch:
@@ -265,10 +267,13 @@ class Trainer:
         """Writes a checkpoint of everything the run needs to continue, with or without the environments' states.
 
         Raises:
-            TrainingDiverged: as `finish`; the checkpoint before stays.
+            TrainingDiverged: as `finish`, and where the policy is not finite; the checkpoint before stays.
             OSError: where the disk is full.
         """
         self.finish()
+        # A loss is that of before a step, so that the last step of all shows in the parameters alone.
+        largest = {name: float(value.abs().max()) for name, value in self.policy.state_dict().items() if value.numel()}
+        self._require_finite(largest)
         checkpoint.save(
             self.config.directory,
             {
@@ -330,5 +335,6 @@ def _whole(directory: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, RuntimeError) as error:
-        message = str(error).splitlines()[0]
-        raise checkpoint.BadCheckpoint(f"the checkpoint in {directory} is of another version: {message}") from error
+        raise checkpoint.BadCheckpoint(
+            f"the checkpoint in {directory} is of another version: {first_line(error)}"
+        ) from error

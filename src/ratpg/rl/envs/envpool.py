@@ -34,9 +34,11 @@ class EnvPoolEnv(VecEnv):
 
     def __init__(self, env_id: str, num_envs: int, seed: int, num_threads: int, options: Mapping[str, Any]):
         options = dict(options)
+        if "batch_size" in options:
+            raise TypeError("batch_size is for environments that are stepped in any order")
         if env_id in ("Humanoid-v4", "HumanoidStandup-v4"):
             options.setdefault("post_constraint", True)  # without it the contact forces in the observation are all zero
-        self.env_id, self.num_envs = env_id, num_envs
+        self.num_envs = num_envs
         middle = num_envs // 2
         bounds = (0, middle, num_envs) if middle >= SPLIT else (0, num_envs)
         groups = tuple(slice(start, stop) for start, stop in itertools.pairwise(bounds))

@@ -25,11 +25,17 @@ def flat_space(space: gym.Space) -> gym.spaces.Box:
 
 
 def flat_rows(space: gym.Space, observations: Any) -> np.ndarray:
-    """A batch of observations of the space, Box or dicts of them -> ``[n, *shape]``, in the order of `flat_space`."""
+    """A batch of observations of the space, Box, Discrete or dicts of them -> ``[n, *shape]``, in the order of
+    `flat_space`."""
     if isinstance(space, gym.spaces.Box):
         return np.asarray(observations)
+    if isinstance(space, gym.spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[np.asarray(observations).reshape(-1) - space.start]
     if not isinstance(space, gym.spaces.Dict):
-        raise UnsupportedSpace(f"observations must be Box spaces or dicts of them, this environment has {space}")
+        raise UnsupportedSpace(
+            f"observations of EnvPool must be Box, Discrete or dicts of them, this environment has {space}: try "
+            "--backend gymnasium"
+        )
     parts = [flat_rows(part, observations[name]) for name, part in space.items()]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
 

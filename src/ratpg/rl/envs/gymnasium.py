@@ -33,7 +33,7 @@ def is_known(env_id: str) -> bool:
         if module:
             importlib.import_module(module)
         gym.spec(name)
-    except (gym.error.Error, ImportError):
+    except (gym.error.Error, ImportError, TypeError, ValueError):  # these two for what is no name of a module
         return False
     return True
 
@@ -48,7 +48,7 @@ class GymnasiumEnv(VecEnv):
             [partial(_make, env_id, options)] * num_envs,
             autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
         )
-        self.env_id, self.num_envs = env_id, num_envs
+        self.num_envs = num_envs
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         observation, _ = self._venv.reset(seed=seed)

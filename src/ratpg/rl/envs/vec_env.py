@@ -54,7 +54,6 @@ class VecEnv(ABC):
     """
 
     backend: Backend
-    env_id: str
     num_envs: int
     observation_space: gym.Space
     action_space: gym.Space
@@ -168,10 +167,10 @@ def _make(
 ) -> VecEnv:
     try:
         return _make_known(env_id, num_envs, seed, backend, num_threads, options)
-    except TypeError as error:  # what makers raise for arguments that they do not take
+    except (TypeError, KeyError) as error:  # what makers raise for arguments that they do not take
         if not options:
             raise
-        told, reason = ", ".join(f"{name}={value}" for name, value in options.items()), str(error).splitlines()[0]
+        told, reason = ", ".join(f"{name}={value}" for name, value in options.items()), str(error).split("\n")[0]
         raise BadOption(f"environment '{env_id}' cannot be made with options {told}: {reason}") from error
 
 
@@ -200,8 +199,15 @@ def _make_known(
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
     module = env_id.rpartition(":")[0]
-    if module and importlib.util.find_spec(module) is None:
+    if module and not _can_be_imported(module):
         raise UnknownEnvironment(f"unknown environment '{env_id}': there is no module '{module}' to import")
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
     raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")
+
+
+def _can_be_imported(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # of a package that is missing, or no name of a module
+        return False
