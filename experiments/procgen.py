@@ -1,10 +1,10 @@
-"""Returns on the paper's eight Procgen games: RAT and PPO, preset ``procgen``, two seeds.
+"""Returns on eight Procgen games, the paper's as a third party matched them: RAT and PPO, preset ``procgen``, two seeds.
 
     ratpg reproduce procgen [--parallel 2] [--seeds 0]
 
 Easy levels, ten of them. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes
-``results/procgen/``. A million steps each here and one pass over each rollout, for both algorithms, where the paper has
-more steps and four passes: an image network takes hours on a few cores.
+``results/procgen/``. A million steps each here and one pass over each rollout, for both algorithms, where that protocol
+has more steps and four passes: an image network takes hours on a few cores.
 """
 
 from runner import Run

@@ -3,8 +3,8 @@
 What is finished is recorded in two committed tables, ``results/runs.csv`` (a row a run) and ``results/curves.csv``
 (learning curves); a run that stands there is not trained again, so the evidence can be gathered over several sittings
 and machines. Every experiment reads its figures from these tables. A row is a run's if all settings are the same; an
-option that is newer than the row counts as having had what is now its default, or what `ratpg.training.config` says it
-was before, where that default would not leave things as they were.
+option that is newer than the row counts as having had what is now its default, or what `BEFORE` says, where that
+default would not leave things as they were.
 """
 
 import csv
@@ -26,12 +26,18 @@ from typing import Any
 import numpy as np
 
 from ratpg.cli import parse_train
-from ratpg.training.config import BEFORE, BEFORE_ALGORITHM
 from ratpg.training.logging import read_metrics
 
 ROOT = Path("runs/evidence")
 RUNS, CURVES = Path("results/runs.csv"), Path("results/curves.csv")
 PACKAGES = ("torch", "numpy", "envpool", "gymnasium", "mujoco")
+BEFORE = {
+    "initial_weights": "orthogonal",
+    "stagger": False,
+    "algorithm.anneal_kl_band": False,
+    "algorithm.weight_decay": 0.0,
+}
+"""What an option whose default changes a run was before there was such an option."""
 CURVE_INTERVAL = 20_000
 """Steps between the rows that a learning curve keeps."""
 
@@ -78,8 +84,7 @@ class Run:
     def owns(self, row: Row) -> bool:
         """Whether a row of ``runs.csv`` is this run's."""
         recorded: Settings = json.loads(row["settings"])
-        before = BEFORE | {f"algorithm.{name}": value for name, value in BEFORE_ALGORITHM.items()}
-        newer = {name: before.get(name, value) for name, value in self.defaults.items() if name not in recorded}
+        newer = {name: BEFORE.get(name, value) for name, value in self.defaults.items() if name not in recorded}
         return recorded | newer == self.settings
 
 

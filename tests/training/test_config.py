@@ -55,11 +55,3 @@ def test_the_folder_is_named_after_the_run_unless_given() -> None:
     assert config().directory == HERE
     assert config(run_dir=None, seed=4).directory == Path("runs/CartPole-v1-rat-default-s4")
     assert config(run_dir=None, env="ALE/Pong-v5").directory == Path("runs/ALE_Pong-v5-rat-default-s0")
-
-
-def test_a_config_from_before_an_option_has_what_was_so_then() -> None:
-    values = short_config("Hopper-v4", HERE).to_dict()
-    del values["initial_weights"], values["algorithm"]["anneal_kl_band"], values["algorithm"]["weight_decay"]
-    config = TrainConfig.from_dict(values)
-    assert config.initial_weights == "orthogonal"
-    assert (config.algorithm.anneal_kl_band, config.algorithm.weight_decay) == (False, 0.0)

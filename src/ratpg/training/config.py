@@ -17,10 +17,6 @@ from ratpg.rl.spec import ActionBounds, Network
 
 C = TypeVar("C")
 
-BEFORE: dict[str, Any] = {"initial_weights": "orthogonal", "stagger": False}
-BEFORE_ALGORITHM: dict[str, Any] = {"anneal_kl_band": False, "weight_decay": 0.0}
-"""What an option whose default changes a run was before there was such an option: for configs that lack it."""
-
 
 def _available_cores() -> int:
     """Cores this process may use, which in a container are fewer than the machine has."""
@@ -127,11 +123,8 @@ class TrainConfig(Generic[C]):
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TrainConfig":
         """The inverse of `to_dict`."""
-        kind = CONFIGS[values["algo"]]
-        fields = {field.name for field in dataclasses.fields(kind)}
-        older = {name: value for name, value in BEFORE_ALGORITHM.items() if name in fields}
-        algorithm = kind(**_tuples(older | values["algorithm"]))
-        return TrainConfig(**_tuples(BEFORE | values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
+        algorithm = CONFIGS[values["algo"]](**_tuples(values["algorithm"]))
+        return TrainConfig(**_tuples(values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
