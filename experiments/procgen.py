@@ -1,4 +1,4 @@
-"""Returns on eight Procgen games, the paper's as a third party matched them: RAT and PPO, preset ``procgen``, two seeds.
+"""Returns on eight Procgen games, the paper's as a third party matched them: RAT and PPO, two seeds.
 
     ratpg reproduce procgen [--parallel 2] [--seeds 0]
 
