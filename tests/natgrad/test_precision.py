@@ -15,8 +15,9 @@ needs_new_settings = pytest.mark.skipif(
 
 @needs_new_settings
 @pytest.mark.parametrize("chosen", ["tf32", "ieee"])
-def test_the_settings_of_matrix_products_are_restored(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = torch.backends.cuda.matmul
+@pytest.mark.parametrize("kind", ["matrix products", "convolutions"])
+def test_the_settings_of_products_are_restored(kind: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = torch.backends.cuda.matmul if kind == "matrix products" else torch.backends.cudnn.conv
     before, seen = backend.fp32_precision, []
     gram = module.lower_gram
 

@@ -18,17 +18,17 @@ from ratpg.training.trainer import Trainer
 SPEC = PolicySpec((5,), (2,), hidden=(6,), activation="tanh")
 
 
-def problem() -> tuple[ActorCritic, Batch]:
+def problem(rows: int = 60) -> tuple[ActorCritic, Batch]:
     torch.manual_seed(0)
-    policy, observations = ActorCritic(SPEC), torch.randn(60, 5)
+    policy, observations = ActorCritic(SPEC), torch.randn(rows, 5)
     distribution = policy.actor(observations).detach()
-    actions = distribution.sample(torch.randn(60, 2))
+    actions = distribution.sample(torch.randn(rows, 2))
     log_prob = distribution.log_prob(actions)
-    return policy, Batch(observations, actions, distribution, log_prob, torch.randn(60), torch.randn(60))
+    return policy, Batch(observations, actions, distribution, log_prob, torch.randn(rows), torch.randn(rows))
 
 
-def measured(config: object) -> float:
-    policy, batch = problem()
+def measured(config: object, rows: int = 60) -> float:
+    policy, batch = problem(rows)
     probe = AlignmentProbe(policy)
     algorithm = make_algorithm(policy, config, torch.Generator().manual_seed(0))
     metrics = algorithm.update(probe.watch(batch), 1.0)
@@ -42,6 +42,11 @@ def measured(config: object) -> float:
 def test_rats_step_is_the_natural_gradient() -> None:
     config = RATConfig(entropy_coefficient=0.0, weight_decay=0.0, minibatches=3)
     assert measured(config) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_all_rows_of_a_large_mini_batch_are_looked_at() -> None:
+    config = RATConfig(entropy_coefficient=0.0, weight_decay=0.0, minibatches=1)
+    assert measured(config, rows=2048) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{"kaczmarz_decay": 0.9}, {"curvature_rows": 8, "weight_decay": 0.0}])
