@@ -51,7 +51,7 @@ class RATConfig:
     """Passes over each rollout by the actor."""
     minibatches: int = 2
     """Mini-batches in each of these passes."""
-    entropy_coefficient: float = 0.01
+    entropy_coefficient: float = 0.03
     """First weight of the policy's entropy, falling linearly to 0 at the end of the run: this much of the negative
     log-probability is added to the normalised advantages."""
     ratio_bounds: tuple[float, float] = (0.1, 10.0)

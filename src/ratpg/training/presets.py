@@ -93,13 +93,16 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
                 kl_band=(0.004, 0.016),
                 anneal_kl_band=False,
                 max_step_norm=0.5,
+                entropy_coefficient=0.01,
                 epochs=4,
                 minibatches=8,
             ),
         ),
         "atari": (
             ATARI_RUN,
-            RATConfig(damping=0.5, step_size=0.5, max_step_norm=0.5, value_coefficient=0.5),
+            RATConfig(
+                damping=0.5, step_size=0.5, max_step_norm=0.5, entropy_coefficient=0.01, value_coefficient=0.5
+            ),
         ),
     },
     "ppo": {
