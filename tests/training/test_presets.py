@@ -1,6 +1,7 @@
 """The two presets are what the design says they are."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -64,17 +65,21 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
 
 @pytest.mark.parametrize("algo", CONFIGS)
 @pytest.mark.parametrize(
-    ("env", "own"),
+    ("env", "own", "of_rat"),
     [
-        ("Swimmer-v4", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}),
-        ("Swimmer-v5", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}),
-        ("Ant-v4", {"gae_lambda": 0.9}),
-        ("HalfCheetah-v4", {"num_envs": 32, "num_steps": 64}),
-        ("SwimmerX-v4", {}),
+        ("Swimmer-v4", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}, {"entropy_coefficient": 0.1}),
+        ("Swimmer-v5", {"gamma": 0.999, "gae_lambda": 0.99, "initial_log_std": 0.0}, {"entropy_coefficient": 0.1}),
+        ("Ant-v4", {"gae_lambda": 0.9}, {"kl_band": (0.015, 0.06)}),
+        ("HalfCheetah-v4", {"num_envs": 32, "num_steps": 64}, {}),
+        ("SwimmerX-v4", {}, {}),
     ],
 )
-def test_some_tasks_have_values_of_their_own_by_default(algo: str, env: str, own: dict[str, float]) -> None:
-    assert preset(algo, "default", env) == preset(algo, "default", "Hopper-v4") | {"env": env} | own
+def test_some_tasks_have_values_of_their_own_by_default(
+    algo: str, env: str, own: dict[str, float], of_rat: dict[str, Any]
+) -> None:
+    common = preset(algo, "default", "Hopper-v4")
+    algorithm = replace(common["algorithm"], **of_rat) if algo == "rat" else common["algorithm"]
+    assert preset(algo, "default", env) == common | {"env": env, "algorithm": algorithm} | own
     assert preset(algo, "paper", env) == preset(algo, "paper", "Hopper-v4") | {"env": env}
 
 

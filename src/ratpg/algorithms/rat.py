@@ -30,7 +30,7 @@ class RATConfig:
     """First step size η along the natural gradient; adapted to the KL band after each rollout."""
     step_size_bounds: tuple[float, float] = (1e-4, 2.0)
     """Least and greatest step size."""
-    kl_band: tuple[float, float] = (0.015, 0.06)
+    kl_band: tuple[float, float] = (0.0075, 0.03)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
     anneal_kl_band: bool = True
