@@ -192,11 +192,11 @@ def _record(run: Run) -> None:
         "versions": versions(),
     }
     _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
-    _append(CURVES, [names | point for point in _thinned(metrics)])
+    _append(CURVES, [{"config": run.fingerprint} | point for point in _thinned(metrics)])
 
 
 def _thinned(metrics: dict[str, list[float]]) -> Iterator[Row]:
-    columns = ("episode_return_mean", "kl", "entropy", "learning_rate")
+    columns = ("episode_return_mean", "entropy")
     due, last = 0.0, metrics["timesteps"][-1]
     for steps, *values in zip(metrics["timesteps"], *(metrics[name] for name in columns), strict=True):
         if steps >= due or steps == last:

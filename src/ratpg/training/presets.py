@@ -177,9 +177,9 @@ takes large actions to find them."""
 ALGORITHM_TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "rat": {"Ant": {"kl_band": (0.015, 0.06)}, "Swimmer": {"entropy_coefficient": 0.1}}
 }
-"""What the default preset of an algorithm has otherwise for some tasks: algorithm -> task -> values. The
-KL divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes
-on to better ones if its actions stay wide (``results/default_search``)."""
+"""What the default preset of an algorithm has otherwise for some tasks: algorithm -> task -> values. The KL
+divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes on
+to better ones if its actions stay wide (``results/default_search``)."""
 
 SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
 """What the default preset of an algorithm has otherwise where layers are shared. RAT's pseudo-advantage, by which the
