@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 
 WAYS = ("rat", "ppo", "cg", "materialised")
 RESULTS = Path("results/update_cost")
-MEMORY_LIMIT = 8e9
+MEMORY_LIMIT = 1.5e9
 """Bytes of scores above which the materialised way is left out."""
 IMAGES = "IMPALA"
 """The name of the problem of images, beside those of perceptrons."""
