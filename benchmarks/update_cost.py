@@ -1,7 +1,7 @@
 """The cost of one step of RAT against other ways to a step, on the same mini-batch in the same run.
 
     python benchmarks/update_cost.py                 # B = 1024, width 256: the README's table, into results/update_cost
-    python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, as CSV and figure
+    python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, with a figure
     python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm
     python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64, into results/update_cost
 
@@ -12,7 +12,6 @@ of what one large product reaches here.
 """
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from time import perf_counter
@@ -154,7 +153,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost")
+    parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost/sizes")
     parser.add_argument("--algorithms", action="store_true", help="every algorithm, into results/update_cost")
     parser.add_argument("--images", action="store_true", help="IMPALA instead of perceptrons")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
@@ -203,13 +202,8 @@ def main() -> None:
         print(table(measured) if not rows else "\n".join(table(measured).splitlines()[2:]), flush=True)
         rows += measured
     if arguments.sweep:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        with (RESULTS / "sizes.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        (RESULTS / "machine.txt").write_text(f"{machine()}; a large float32 product: {rate / 1e9:.0f} Gflop/s\n")
-        draw(rows, RESULTS / "growth")
+        write(RESULTS / "sizes", "sizes", rows)
+        draw(rows, RESULTS / "sizes" / "growth")
     elif (arguments.batch, arguments.width) == (1024, 256):
         write(RESULTS, "shapes", rows)
         write(RESULTS, "table", summary(rows))
