@@ -75,6 +75,6 @@ class ImageProblem:
             each = vmap(grad(log_prob_of), in_dims=(None, 0, 0))
             rows = each(detached, self.observations[chunk], self.actions[chunk])
             torch.cat([row.flatten(1) for row in rows.values()], 1, out=scores[chunk])
-        system = scores @ scores.T @ torch.diag(self.weights) / self.batch
+        system = scores @ scores.T * (self.weights / self.batch)
         system += DAMPING * torch.eye(self.batch)
         return (self.weights * torch.linalg.solve(system, self.advantages)) @ scores / self.batch

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from sb3_contrib import TRPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -14,12 +15,13 @@ from ratpg.training.config import TrainConfig
 VECTORS: dict[str, type[VecEnv]] = {"in one process": DummyVecEnv, "in subprocesses": SubprocVecEnv}
 
 
-def sb3_training(algo: str, vector: str, config: TrainConfig[Any]) -> Callable[[], int]:
+def sb3_training(algo: str, vector: str, threads: int, config: TrainConfig[Any]) -> Callable[[], int]:
     """One rollout and update at each call, which returns the environment steps it took.
 
     Args:
         algo: ``"ppo"`` or ``"trpo"``.
         vector: how the environments are stepped, a key of `VECTORS`.
+        threads: PyTorch's.
         config: whose environments, rollouts, networks and mini-batches to take.
     """
     envs = make_vec_env(config.env, config.num_envs, seed=config.seed, vec_env_cls=VECTORS[vector])
@@ -42,6 +44,7 @@ def sb3_training(algo: str, vector: str, config: TrainConfig[Any]) -> Callable[[
         model = TRPO("MlpPolicy", envs, n_critic_updates=config.algorithm.epochs, **common)
 
     def iterate() -> int:
+        torch.set_num_threads(threads)
         model.learn(steps, reset_num_timesteps=False)
         return steps
 

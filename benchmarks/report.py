@@ -1,10 +1,15 @@
-"""What a benchmark leaves behind: rows as CSV and as a Markdown table, and the machine they were measured on."""
+"""What a benchmark leaves behind: rows as CSV, as a Markdown table and as bars, and where they were measured."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
+
 from timing import commit, machine
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 Row = dict[str, str | int | float]
 
@@ -17,11 +22,36 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write(directory: Path, name: str, rows: Sequence[Row]) -> None:
-    """``NAME.csv``, ``NAME.md`` and ``machine.txt`` in a folder."""
+    """``NAME.csv``, ``NAME.md`` and ``NAME.machine.txt`` in a folder."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     (directory / f"{name}.md").write_text(markdown(rows))
-    (directory / "machine.txt").write_text(f"{machine()}, commit {commit()}\n")
+    (directory / f"{name}.machine.txt").write_text(f"{machine()}, commit {commit()}\n")
+
+
+def draw_bars(path: Path, groups: Mapping[str, Mapping[str, float]], label: str, log: bool = False) -> None:
+    """A group of bars for each of ``groups``, one colour a name in them, as ``PATH.png`` and ``PATH.svg``.
+
+    Args:
+        path: without its suffix.
+        groups: group -> name -> value; a name that a group lacks leaves a gap.
+        label: of the values.
+        log: whether their axis is logarithmic.
+    """
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        bars = {place: values[name] for place, values in enumerate(groups.values()) if name in values}
+        places = [place + (index + 0.5) * width - 0.4 for place in bars]
+        axes.bar(places, bars.values(), width, label=name)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set(ylabel=label, yscale="log" if log else "linear")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+    plt.close(figure)

@@ -17,7 +17,7 @@ from ratpg.rl.envs import make_vec
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import collect
 from ratpg.rl.spec import PolicySpec
-from report import Row, markdown, write
+from report import Row, draw_bars, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate
 
@@ -56,12 +56,16 @@ def main() -> None:
                 task()
             rates = [[rate(task) for task in tasks] for _ in range(arguments.repeats)]
             bare, collected = (statistics.median(column) for column in zip(*rates, strict=True))
-            row: Row = {"environment": env, "environments": num_envs}
+            row: Row = {"environment": env, "environments": num_envs, "threads": arguments.threads}
             row |= {"simulator_alone": round(bare), "collecting": round(collected)}
             row |= {"ratio": round(statistics.median(c / b for b, c in rates), 2)}
             print(markdown([row]), flush=True)
             rows.append(row)
     write(arguments.output, "steps_per_second", rows)
+    groups: dict[str, dict[str, float]] = {}
+    for row in rows:
+        groups.setdefault(str(row["environment"]), {})[f"{row['environments']} environments"] = float(row["ratio"])
+    draw_bars(arguments.output / "ratios", groups, "steps a second / the bare simulator's")
 
 
 if __name__ == "__main__":

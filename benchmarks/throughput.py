@@ -4,22 +4,23 @@
 
 The first table is preset ``default`` against EnvPool stepped with random actions; the second is preset ``paper`` (32
 environments x 256 steps, 4 epochs x 8 mini-batches, networks of 256 x 256) against Stable-Baselines3's PPO and
-SB3-contrib's TRPO at the same sizes, with their environments stepped in one process or in subprocesses, whichever is
-faster. All that is in a row takes turns; rates are medians, ratios medians of the ratios of one turn. Two bounds are
-what the simulator would give with the update's matrix products alone, and with its tensor operations alone (`bound`).
+SB3-contrib's TRPO at the same sizes, with their environments stepped in one process or in subprocesses and one or all
+threads for PyTorch, whichever is fastest. All that is in a row takes turns; rates are medians, ratios medians of the
+ratios of one turn. Two bounds are what the simulator would give with the update's matrix products alone, and with its
+tensor operations alone, all threads being busy all the time (`bound`).
 """
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bound import one_after_the_other, operations_alone, products_alone
+from bound import bound, operations_alone, products_alone
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
 from ratpg.training.trainer import Trainer
-from report import Row, markdown, write
+from report import Row, draw_bars, markdown, write
 from simulator import bare_simulator
 from timing import machine, rate, require_peers
 
@@ -27,7 +28,10 @@ ROLLOUTS = 4
 """In a turn: a critic's fit may go on while the next rollout is collected."""
 PAPER_ROLLOUTS = 2
 """The same for preset ``paper``, whose rollouts are four times as long."""
-PEERS = {"SB3 PPO": "ppo", "SB3-contrib TRPO": "trpo"}
+TRPO = "SB3-contrib TRPO"
+PEERS = {"SB3 PPO": "ppo", TRPO: "trpo"}
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def config_of(algo: str, name: str, env: str, threads: int) -> TrainConfig[Any]:
@@ -47,11 +51,11 @@ def training(config: TrainConfig[Any], rollouts: int) -> Callable[[], int]:
     return iterate
 
 
-def in_turns(tasks: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+def in_turns(tasks: dict[Name, Callable[[], int]], repeats: int) -> dict[Name, list[float]]:
     """Rates of each task over rounds in which each runs once, after one round to warm up."""
     for task in tasks.values():
         task()
-    rates: dict[str, list[float]] = {name: [] for name in tasks}
+    rates: dict[Name, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
             rates[name].append(rate(task))
@@ -81,18 +85,29 @@ def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
     from peers import VECTORS, sb3_training  # which the extra ``bench`` installs
 
     config = config_of("rat", "paper", env, threads)
-    trials = {vector: sb3_training("ppo", vector, config) for vector in VECTORS}
-    faster = max(trials, key=lambda vector: statistics.median(in_turns({vector: trials[vector]}, 2)[vector]))
-    tasks = {name: sb3_training(algo, faster, config) for name, algo in PEERS.items()}
+    ways = [(vector, torch_threads) for vector in VECTORS for torch_threads in dict.fromkeys((1, threads))]
+    trials = in_turns({way: sb3_training("ppo", *way, config) for way in ways}, 2)
+    fastest = max(ways, key=lambda way: statistics.median(trials[way]))
+    tasks = {name: sb3_training(algo, *fastest, config) for name, algo in PEERS.items()}
     ours = {"RAT": config, "PPO": config_of("ppo", "paper", env, threads)}
     tasks |= {name: training(config, PAPER_ROLLOUTS) for name, config in ours.items()}
     tasks["simulator"] = bare_simulator(env, config.num_envs, config.num_steps, threads)
     bounds = {"products": products_alone, "operations": operations_alone}
-    parts = {f"simulator, {what} of {name}": bounds[what](config) for name, config in ours.items() for what in bounds}
-    rates = in_turns(tasks | parts, repeats)
-    rates |= {name: one_after_the_other(rates["simulator"], rates[name]) for name in parts}
-    rows = rows_of(env, rates, "SB3 PPO")
-    return [row | {"environments of SB3": faster} for row in rows]
+    tasks |= {f"bound: {what} of {name}": bound(ours[name], part) for name in ours for what, part in bounds.items()}
+    rates = in_turns(tasks, repeats)
+    of_rat = {name: rates[name] for name in rates if "RAT" in name}
+    rows = rows_of(env, rates, "SB3 PPO") + rows_of(env, of_rat | {TRPO: rates[TRPO]}, TRPO)[:-1]
+    return [row | {"SB3": f"{fastest[0]}, threads: {fastest[1]}"} for row in rows]
+
+
+def draw_ratios(path: Path, rows: list[Row]) -> None:
+    """Steps a second as multiples of the first of an environment's rows."""
+    base = rows[0]["of"]
+    groups: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["of"] == base:
+            groups.setdefault(str(row["environment"]), {})[str(row["what"])] = float(row["ratio"])
+    draw_bars(path, groups, f"steps a second / {base}'s")
 
 
 def main() -> None:
@@ -111,6 +126,7 @@ def main() -> None:
             print(markdown(measured), flush=True)
             rows += measured
         write(arguments.output, name, rows)
+        draw_ratios(arguments.output / name, rows)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ PPO has RL Baselines3 Zoo's settings for each task (hyperparams/ppo.yml at 00128
 rewards, one environment). Every run has one thread, and ``--parallel`` of them go at a time, RAT's before PPO's. The
 return is the mean of the last 100 training episodes; time counts from when the simulator is made. PPO's runs are given
 up after ``--limit`` times the seconds that RAT took at its median on the same task, and all after a million steps; a
-run that does not get there counts as the time it was given, and a median of such runs is marked ``>``.
+run that does not get there counts as later than all that do, and a median of such is marked ``>``. The seeds are those
+of the table of returns, with some of which the default was chosen.
 """
 
 import argparse
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from report import Row, markdown, write
+from report import Row, draw_bars, markdown, write
 from timing import machine, require_peers
 
 TARGETS = {"Hopper-v4": 2500.0, "HalfCheetah-v4": 3000.0, "Walker2d-v4": 2000.0}
@@ -131,27 +131,31 @@ def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
     return row
 
 
-def runs_of(rows: list[Row], way: str, env: str) -> list[Row]:
-    return [row for row in rows if row["environment"] == env and row["what"] == way]
-
-
-def median_seconds(rows: list[Row], way: str, env: str) -> float:
-    return statistics.median(float(row["seconds"]) for row in runs_of(rows, way, env))
+def median_run(rows: list[Row], way: str, env: str) -> Row:
+    """Those that did not get there count as later than all that did."""
+    runs = [row for row in rows if row["environment"] == env and row["what"] == way]
+    return sorted(runs, key=lambda row: (row["reached"] == "no", row["seconds"]))[len(runs) // 2]
 
 
 def summary(rows: list[Row]) -> list[Row]:
     """Median seconds of both, and their ratio, which is a lower bound where PPO did not get there."""
     table: list[Row] = []
     for env, target in TARGETS.items():
-        medians = {way: median_seconds(rows, way, env) for way in WAYS}
-        missed = {way: [row["reached"] == "no" for row in runs_of(rows, way, env)] for way in WAYS}
-        late = {way: ">" if sum(missed[way]) > len(missed[way]) / 2 else "" for way in WAYS}
-        table.append(
-            {"environment": env, "return": target}
-            | {f"{way} (s)": f"{late[way]}{medians[way]:.0f}" for way in WAYS}
-            | {"ratio": f"{late['SB3 PPO']}{medians['SB3 PPO'] / medians['RAT']:.1f}"}
-        )
+        rat, ppo = (median_run(rows, way, env) for way in WAYS)
+        ratio = float(ppo["seconds"]) / float(rat["seconds"])
+        line: Row = {"environment": env, "return": target}
+        line |= {f"{run['what']} (s)": f"{_late(run)}{float(run['seconds']):.0f}" for run in (rat, ppo)}
+        table.append(line | {"ratio": "–" if _late(rat) else f"{_late(ppo)}{ratio:.1f}"})
     return table
+
+
+def _late(run: Row) -> str:
+    return "" if run["reached"] == "yes" else ">"
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    groups = {env: {way: float(median_run(rows, way, env)["seconds"]) for way in WAYS} for env in TARGETS}
+    draw_bars(path, groups, "seconds to the return, or until given up")
 
 
 def main() -> None:
@@ -171,12 +175,13 @@ def main() -> None:
     tasks = [(env, seed) for seed in range(arguments.seeds) for env in TARGETS]
     with ThreadPoolExecutor(arguments.parallel) as pool:
         rows = list(pool.map(lambda task: run_apart("RAT", *task, limit=math.inf), tasks))
-        limits = {env: arguments.limit * median_seconds(rows, "RAT", env) for env in TARGETS}
+        limits = {env: arguments.limit * float(median_run(rows, "RAT", env)["seconds"]) for env in TARGETS}
         rows += pool.map(lambda task: run_apart("SB3 PPO", *task, limit=limits[task[0]]), tasks)
     print(machine())
     print(markdown(summary(rows)))
     write(arguments.output, "seconds", rows)
     write(arguments.output, "summary", summary(rows))
+    draw(rows, arguments.output / "seconds")
 
 
 if __name__ == "__main__":

@@ -16,18 +16,15 @@ import json
 from pathlib import Path
 from time import perf_counter
 
-import matplotlib
+import matplotlib.pyplot as plt
 import torch
 
 import algorithm_cost
 from image_problem import ImageProblem
 from ratpg.natgrad.products import product
-from report import Row, markdown, write
+from report import Row, draw_bars, markdown, write
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from update_problem import SHAPES, Problem
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 WAYS = ("rat", "ppo", "cg", "materialised")
 RESULTS = Path("results/update_cost")
@@ -37,8 +34,9 @@ IMAGES = "IMPALA"
 """The name of the problem of images, beside those of perceptrons."""
 
 
-def measure(env: str, batch: int, width: int, repeats: int, threads: int, peak_rate: float) -> list[Row]:
+def measure(env: str, batch: int, width: int, repeats: int, threads: int) -> list[Row]:
     """One row a way."""
+    peak_rate = matrix_product_rate()
     problem = Problem(env, batch, width)
     count = sum(parameter.numel() for parameter in problem.parameters.values())
     ways = [way for way in WAYS if way != "materialised" or 4 * batch * count < MEMORY_LIMIT]
@@ -103,7 +101,7 @@ def matrix_product_rate() -> float:
     """Operations a second of one large float32 product."""
     size = 2048
     a, b = torch.randn(size, size), torch.randn(size, size)
-    (seconds,) = interleaved([lambda: product(a, b)], 9)
+    (seconds,) = interleaved([lambda: product(a, b)], 5)
     return 2 * size**3 / seconds
 
 
@@ -178,16 +176,20 @@ def main() -> None:
         rows = measure_images(arguments.batch, arguments.repeats, arguments.threads)
         print(markdown(rows))
         write(RESULTS, "impala", rows)
+        ratios = {"time": "time_over_ppo", "peak memory": "peak_over_ppo"}
+        over = {str(row["way"]): {name: float(row[key]) for name, key in ratios.items()} for row in rows}
+        draw_bars(RESULTS / "impala", over, "a step / PPO's", log=True)
         return
 
     if arguments.algorithms:
         compared = algorithm_cost.measure(arguments.repeats)
         print(f"{machine()}\n{markdown(compared)}")
         write(RESULTS, "algorithms", compared)
+        each = {env: {str(row["algorithm"]): float(row[env]) for row in compared} for env in algorithm_cost.ENVS}
+        draw_bars(RESULTS / "algorithms", each, "milliseconds a mini-batch")
         return
 
-    rate = matrix_product_rate()
-    print(f"{machine()}; a large float32 product reaches {rate / 1e9:.0f} Gflop/s")
+    print(machine())
     sizes = [(env, arguments.batch, arguments.width) for env in SHAPES]
     if arguments.sweep:
         sizes = [
@@ -198,7 +200,7 @@ def main() -> None:
         ]
     rows: list[Row] = []
     for env, batch, width in sizes:
-        measured = measure(env, batch, width, arguments.repeats, arguments.threads, rate)
+        measured = measure(env, batch, width, arguments.repeats, arguments.threads)
         print(table(measured) if not rows else "\n".join(table(measured).splitlines()[2:]), flush=True)
         rows += measured
     if arguments.sweep:
@@ -207,6 +209,10 @@ def main() -> None:
     elif (arguments.batch, arguments.width) == (1024, 256):
         write(RESULTS, "shapes", rows)
         write(RESULTS, "table", summary(rows))
+        groups: dict[str, dict[str, float]] = {}
+        for row in rows:
+            groups.setdefault(str(row["shape"]), {})[str(row["way"])] = float(row["milliseconds"])
+        draw_bars(RESULTS / "shapes", groups, "milliseconds a step", log=True)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Problem:
         detached = {name: parameter.detach() for name, parameter in self.parameters.items()}
         rows = vmap(grad(log_prob_of), in_dims=(None, 0, 0))(detached, self.observations, self.actions)
         scores = torch.cat([row.flatten(1) for row in rows.values()], 1)
-        system = scores @ scores.T @ torch.diag(self.weights) / self.batch
+        system = scores @ scores.T * (self.weights / self.batch)
         system += DAMPING * torch.eye(self.batch)
         transformed = torch.linalg.solve(system, self.advantages)
         loss = (self.weights * transformed * self._log_prob()).mean()
@@ -98,11 +98,11 @@ class Problem:
         backward = to_activations + to_weights
         if way == "ppo":
             return forward + backward
-        if way == "cg":  # a product differentiates the graph of a gradient: twice a backward pass
-            return forward + backward + 2 * CG_ITERATIONS * backward
+        if way == "cg":  # beside the surrogate's gradient that of the divergence; a product differentiates it: twice
+            return forward + 2 * backward + 2 * CG_ITERATIONS * backward
         if way == "materialised":
             p = weights + sum(d_out for _, d_out in layers) + self.d_action
-            return 2 * forward + 2 * backward + 2 * b * b * p + 2 * b**3 + 2 * b**3 / 3
+            return 2 * forward + 2 * backward + 2 * b * b * p + 2 * b**3 / 3
         # RAT: the Gram matrix from the diagonal down, Cholesky, one weighted product a layer.
         gram = b * b * sum(d_in + d_out for d_in, d_out in layers)
         return forward + to_activations + gram + b**3 / 3 + to_weights
