@@ -6,8 +6,8 @@ The first table is preset ``default`` against EnvPool stepped with random action
 environments x 256 steps, 4 epochs x 8 mini-batches, networks of 256 x 256) against Stable-Baselines3's PPO and
 SB3-contrib's TRPO at the same sizes, with their environments stepped in one process or in subprocesses and one or all
 threads for PyTorch, whichever is fastest. All that is in a row takes turns; rates are medians, ratios medians of the
-ratios of one turn. Two bounds are what the simulator would give with the update's matrix products alone, and with its
-tensor operations alone, all threads being busy all the time (`bound`).
+ratios of one turn. What bounds them is what the simulator would give with the update's matrix products alone, and with
+its tensor operations alone, all threads being busy all the time (`bound`).
 """
 
 import argparse
@@ -93,7 +93,7 @@ def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
     tasks |= {name: training(config, PAPER_ROLLOUTS) for name, config in ours.items()}
     tasks["simulator"] = bare_simulator(env, config.num_envs, config.num_steps, threads)
     bounds = {"products": products_alone, "operations": operations_alone}
-    tasks |= {f"bound: {what} of {name}": bound(ours[name], part) for name in ours for what, part in bounds.items()}
+    tasks |= {f"simulator + {what} of {name}": bound(ours[name], part) for name in ours for what, part in bounds.items()}
     rates = in_turns(tasks, repeats)
     of_rat = {name: rates[name] for name in rates if "RAT" in name}
     rows = rows_of(env, rates, "SB3 PPO") + rows_of(env, of_rat | {TRPO: rates[TRPO]}, TRPO)[:-1]
