@@ -93,7 +93,9 @@ def against_peers(env: str, threads: int, repeats: int) -> list[Row]:
     tasks |= {name: training(config, PAPER_ROLLOUTS) for name, config in ours.items()}
     tasks["simulator"] = bare_simulator(env, config.num_envs, config.num_steps, threads)
     bounds = {"products": products_alone, "operations": operations_alone}
-    tasks |= {f"simulator + {what} of {name}": bound(ours[name], part) for name in ours for what, part in bounds.items()}
+    tasks |= {
+        f"simulator + {what} of {name}": bound(ours[name], part) for name in ours for what, part in bounds.items()
+    }
     rates = in_turns(tasks, repeats)
     of_rat = {name: rates[name] for name in rates if "RAT" in name}
     rows = rows_of(env, rates, "SB3 PPO") + rows_of(env, of_rat | {TRPO: rates[TRPO]}, TRPO)[:-1]

@@ -51,8 +51,9 @@ def test_the_returns_shown_are_those_recorded() -> None:
         assert f"| {' | '.join(row)} |" in README
 
 
-def test_the_throughputs_shown_are_those_recorded() -> None:
-    assert (ROOT / "results/throughput/simulator.md").read_text().strip() in README
+def test_the_speeds_shown_are_those_recorded() -> None:
+    for table in ("throughput/simulator.md", "time_to_return/summary.md"):
+        assert (ROOT / "results" / table).read_text().strip() in README
     with (ROOT / "results/throughput/peers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for ours in ("RAT", "PPO"):
