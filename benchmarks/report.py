@@ -33,7 +33,7 @@ def write(directory: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def draw_bars(path: Path, groups: Mapping[str, Mapping[str, float]], label: str, log: bool = False) -> None:
-    """A group of bars for each of ``groups``, one colour a name in them, as ``PATH.png`` and ``PATH.svg``.
+    """A group of bars for each of ``groups``, one colour a name in them, as ``PATH.png``.
 
     Args:
         path: without its suffix.
@@ -52,6 +52,5 @@ def draw_bars(path: Path, groups: Mapping[str, Mapping[str, float]], label: str,
     axes.set(ylabel=label, yscale="log" if log else "linear")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=150)
+    figure.savefig(path.with_suffix(".png"), dpi=150)
     plt.close(figure)

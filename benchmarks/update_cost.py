@@ -141,8 +141,7 @@ def draw(rows: list[Row], output: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds a step", title=f"{fixed} {value}")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    for suffix in (".png", ".svg"):
-        figure.savefig(output.with_suffix(suffix), dpi=150)
+    figure.savefig(output.with_suffix(".png"), dpi=150)
 
 
 def main() -> None:
