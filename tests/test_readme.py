@@ -56,8 +56,8 @@ def test_the_speeds_shown_are_those_recorded() -> None:
         assert (ROOT / "results" / table).read_text().strip() in README
     with (ROOT / "results/throughput/peers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    for ours in ("RAT", "PPO"):
-        ratios = [row["ratio"] for row in rows if row["what"] == ours]
+    for ours in ("RAT", "PPO", "simulator + operations of RAT", "simulator + products of RAT"):
+        ratios = [row["ratio"] for row in rows if row["what"] == ours and row["of"] == "SB3 PPO"]
         assert f"{', '.join(ratios[:-1])} and {ratios[-1]}" in README
 
 
