@@ -26,7 +26,7 @@ from report import Row, draw_bars, markdown, write
 from timing import in_fresh_process, interleaved, machine, peak_memory_of
 from update_problem import SHAPES, Problem
 
-WAYS = ("rat", "ppo", "cg", "materialised")
+WAYS = {"rat": "RAT", "ppo": "PPO's actor step", "cg": "CG, 10 products", "materialised": "materialised + LU"}
 RESULTS = Path("results/update_cost")
 MEMORY_LIMIT = 1.5e9
 """Bytes of scores above which the materialised way is left out."""
@@ -115,13 +115,12 @@ def table(rows: list[Row]) -> str:
 
 def summary(rows: list[Row]) -> list[Row]:
     """One row a shape: what the README shows."""
-    names = {"rat": "RAT", "ppo": "PPO's actor step", "cg": "CG, 10 products", "materialised": "materialised + LU"}
     table: list[Row] = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         of = {str(row["way"]): row for row in rows if row["shape"] == shape}
         line: Row = {"shape": shape}
-        line |= {f"{names[way]} (ms)": row["milliseconds"] for way, row in of.items()}
-        line |= {f"{names[way]} (MB)": of[way]["megabytes"] for way in ("rat", "materialised") if way in of}
+        line |= {f"{WAYS[way]} (ms)": row["milliseconds"] for way, row in of.items()}
+        line |= {f"{WAYS[way]} (MB)": of[way]["megabytes"] for way in ("rat", "materialised") if way in of}
         table.append(line)
     return table
 
@@ -131,14 +130,17 @@ def draw(rows: list[Row], output: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     panels = (("batch", "mini-batch size B", "width", 256), ("parameters", "parameters p", "batch", 1024))
     for axis, (x, label, fixed, value) in zip(axes, panels, strict=True):
-        for way in WAYS:
+        for way, name in WAYS.items():
             points = sorted(
                 (float(row[x]), float(row["milliseconds"]))
                 for row in rows
                 if row["way"] == way and row[fixed] == value and row["shape"] == "Humanoid"
             )
-            axis.plot(*zip(*points, strict=True), marker="o", label=way)
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds a step", title=f"{fixed} {value}")
+        sizes = sorted({int(row[x]) for row in rows if row[fixed] == value and row["shape"] == "Humanoid"})
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     figure.savefig(output.with_suffix(".png"), dpi=150)
@@ -210,7 +212,7 @@ def main() -> None:
         write(RESULTS, "table", summary(rows))
         groups: dict[str, dict[str, float]] = {}
         for row in rows:
-            groups.setdefault(str(row["shape"]), {})[str(row["way"])] = float(row["milliseconds"])
+            groups.setdefault(str(row["shape"]), {})[WAYS[str(row["way"])]] = float(row["milliseconds"])
         draw_bars(RESULTS / "shapes", groups, "milliseconds a step", log=True)
 
 
