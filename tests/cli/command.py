@@ -1,6 +1,7 @@
 """Runs of the ``ratpg`` command, in this process and in one of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which tests under nohup have ignored
     )
 
 
