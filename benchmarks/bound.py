@@ -35,12 +35,9 @@ def bound(config: TrainConfig[Any], part: Callable[[TrainConfig[Any]], Task]) ->
     update = part(config)
 
     def run() -> int:
-        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         simulate()
-        steps = update()
-        torch.set_num_threads(threads)
-        return threads * steps
+        return config.threads * update()
 
     return run
 

@@ -59,6 +59,12 @@ def test_the_speeds_shown_are_those_recorded() -> None:
     for ours in ("RAT", "PPO", "simulator + operations of RAT", "simulator + products of RAT"):
         ratios = [row["ratio"] for row in rows if row["what"] == ours and row["of"] == "SB3 PPO"]
         assert f"{', '.join(ratios[:-1])} and {ratios[-1]}" in README
+    (to_trpo,) = (
+        row["ratio"]
+        for row in rows
+        if (row["environment"], row["what"], row["of"]) == ("Hopper-v4", "RAT", "SB3-contrib TRPO")
+    )
+    assert f"RAT is {to_trpo} times as fast as\nSB3-contrib's TRPO on Hopper-v4" in README
 
 
 def test_the_files_linked_exist() -> None:
