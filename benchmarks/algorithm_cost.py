@@ -31,20 +31,21 @@ class Update:
         config: of the algorithm.
         env: whose observation and action sizes to take.
         minibatch: rows of a mini-batch of the actor.
+        device: where the update runs.
     """
 
-    def __init__(self, config: Config, env: str, minibatch: int):
+    def __init__(self, config: Config, env: str, minibatch: int, device: str):
         torch.manual_seed(0)
         d_obs, d_action = SHAPES[env]
         bounds = (-1.0,) * d_action, (1.0,) * d_action
         spec = PolicySpec((d_obs,), (d_action,), (), (), *bounds, action_bounds="tanh")
-        policy, generator = ActorCritic(spec), torch.Generator().manual_seed(0)
+        policy, generator = ActorCritic(spec).to(device), torch.Generator().manual_seed(0)
         self.minibatches = config.epochs * config.minibatches
         rows = minibatch * config.minibatches
-        observations = torch.randn(rows, d_obs)
+        observations = torch.randn(rows, d_obs).to(device)
         distribution = policy.actor(observations).detach()
         actions = distribution.sample(policy.draw_noise((rows,), generator))
-        advantages, values = torch.randn(2, rows)
+        advantages, values = torch.randn(2, rows).to(device)
         log_prob = distribution.log_prob(actions)
         self.batch = Batch(observations, actions, distribution, log_prob, advantages, values + advantages)
         self.algorithm = make_algorithm(policy, config, generator)
@@ -53,15 +54,18 @@ class Update:
         self.algorithm.update(self.batch, 1.0)
 
 
-def measure(repeats: int) -> list[Row]:
-    """One row an algorithm, one column an environment's shapes; all take turns. Beside them the paper's figures."""
+def measure(repeats: int, device: str) -> list[Row]:
+    """One row an algorithm, one column an environment's shapes; all take turns. Beside them the paper's figures.
+
+    An update ends with figures for the log, for which the host waits, so that its time is the device's too.
+    """
     milliseconds: dict[str, Row] = {algo: {"algorithm": algo} for algo in CONFIGS}
     for env in ENVS:
         configs = {algo: preset(algo, "paper", f"{env}-v4")["algorithm"] for algo in CONFIGS}
-        updates = {algo: Update(config, env, MINIBATCH) for algo, config in configs.items()}
+        updates = {algo: Update(config, env, MINIBATCH, device) for algo, config in configs.items()}
         seconds = interleaved(list(updates.values()), repeats)
         for (algo, update), time in zip(updates.items(), seconds, strict=True):
-            milliseconds[algo][env] = round(1e3 * time / update.minibatches, 1)
+            milliseconds[algo][env] = round(1e3 * time / update.minibatches, 1 if device == "cpu" else 2)
     for algo, row in milliseconds.items():
         row |= {f"{env}, paper": ms for env, ms in zip(ENVS, PAPER.get(algo, ("–",) * len(ENVS)), strict=True)}
     return list(milliseconds.values())

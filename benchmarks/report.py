@@ -21,15 +21,15 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(directory: Path, name: str, rows: Sequence[Row]) -> None:
-    """``NAME.csv``, ``NAME.md`` and ``NAME.machine.txt`` in a folder."""
+def write(directory: Path, name: str, rows: Sequence[Row], device: str = "cpu") -> None:
+    """``NAME.csv``, ``NAME.md`` and ``NAME.machine.txt`` in a folder, of what was measured on a device."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     (directory / f"{name}.md").write_text(markdown(rows))
-    (directory / f"{name}.machine.txt").write_text(f"{machine()}, commit {commit()}\n")
+    (directory / f"{name}.machine.txt").write_text(f"{machine(device)}, commit {commit()}\n")
 
 
 def draw_bars(path: Path, groups: Mapping[str, Mapping[str, float]], label: str, log: bool = False) -> None:

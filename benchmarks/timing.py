@@ -52,14 +52,16 @@ def in_fresh_process(arguments: Sequence[str]) -> dict[str, float]:
     return json.loads(output.stdout.splitlines()[-1])
 
 
-def machine() -> str:
-    """The machine in a line."""
+def machine(device: str = "cpu") -> str:
+    """The machine in a line, with its GPU where that is the device."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
             model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except OSError:
         pass
+    if device != "cpu":
+        model = f"{torch.cuda.get_device_name(device)}, {model}"
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 

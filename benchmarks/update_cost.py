@@ -2,7 +2,7 @@
 
     python benchmarks/update_cost.py                 # B = 1024, width 256: the README's table, into results/update_cost
     python benchmarks/update_cost.py --sweep         # B in 256..4096 and widths 64, 256, 1024, with a figure
-    python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm
+    python benchmarks/update_cost.py --algorithms    # a mini-batch's whole update with every algorithm; --device cuda
     python benchmarks/update_cost.py --images        # IMPALA on 512 images of 3 x 64 x 64, into results/update_cost
 
 ``materialised`` forms the scores and solves by LU, as the authors' code does; ``ppo`` is the actor's part of a PPO
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sweep", action="store_true", help="all sizes, into results/update_cost/sizes")
     parser.add_argument("--algorithms", action="store_true", help="every algorithm, into results/update_cost")
+    parser.add_argument("--device", default="cpu", help="with --algorithms: cuda, into algorithms_cuda")
     parser.add_argument("--images", action="store_true", help="IMPALA instead of perceptrons")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
@@ -183,11 +184,13 @@ def main() -> None:
         return
 
     if arguments.algorithms:
-        compared = algorithm_cost.measure(arguments.repeats)
-        print(f"{machine()}\n{markdown(compared)}")
-        write(RESULTS, "algorithms", compared)
+        device = arguments.device
+        compared = algorithm_cost.measure(arguments.repeats, device)
+        print(f"{machine(device)}\n{markdown(compared)}")
+        name = "algorithms" if device == "cpu" else f"algorithms_{device}"
+        write(RESULTS, name, compared, device)
         each = {env: {str(row["algorithm"]): float(row[env]) for row in compared} for env in algorithm_cost.ENVS}
-        draw_bars(RESULTS / "algorithms", each, "milliseconds a mini-batch")
+        draw_bars(RESULTS / name, each, "milliseconds a mini-batch")
         return
 
     print(machine())

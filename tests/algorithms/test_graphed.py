@@ -10,9 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratpg.algorithms.graphed import WARM_UP, Graphed
+from ratpg.algorithms.joint import value_noise
 from ratpg.algorithms.rat import RAT, RATConfig
 
-from .problem import CENSORED, DISCRETE, GAUSSIAN, make_batch, make_policy
+from .problem import CENSORED, DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
 
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "_unique2"}
 """Operations whose result the host needs before it goes on."""
@@ -59,6 +60,21 @@ def test_a_step_of_rat_never_waits_when_it_is_deferred(spec: Any, changes: dict[
     assert waits.found == []
 
 
+def test_a_shared_step_of_rat_never_waits_when_it_is_deferred() -> None:
+    policy = make_policy(SHARED)
+    rat = RAT(policy, RATConfig(), torch.Generator().manual_seed(7))
+    rat.transform.deferred = True
+    batch = make_batch(policy)
+    columns = batch.observations, batch.actions, batch.log_prob, batch.advantages, batch.returns
+    scalars = torch.tensor(0.1).double(), torch.tensor(0.01).double()
+    noise = value_noise(batch, rat.generator)
+    for _ in range(4):  # as above
+        rat._shared_step(*columns, noise, *scalars)
+    with Waits() as waits:
+        rat._shared_step(*columns, noise, *scalars)
+    assert waits.found == []
+
+
 def test_a_step_of_the_adam_critic_never_waits() -> None:
     policy = make_policy(GAUSSIAN)
     rat = RAT(policy, RATConfig(), torch.Generator())
@@ -91,15 +107,20 @@ def test_on_a_cpu_the_function_is_called_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("spec", [GAUSSIAN, CENSORED, DISCRETE], ids=["gaussian", "censored", "discrete"])
+@pytest.mark.parametrize(
+    "spec", [GAUSSIAN, CENSORED, DISCRETE, SHARED], ids=["gaussian", "censored", "discrete", "shared"]
+)
 def test_a_captured_update_is_the_update(spec: Any) -> None:
     def parameters(wrap: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
         policy = make_policy(spec)
         batch = make_batch(copy.deepcopy(policy))
         policy = policy.cuda()
         rat = RAT(policy, RATConfig(epochs=2 * WARM_UP), torch.Generator().manual_seed(7))
-        rat._launch, rat.critic._launch = wrap(rat._actor_step), wrap(rat.critic._step)
-        rat._launch_measured = wrap(partial(rat._actor_step, measured=True))
+        if rat.critic is None:
+            rat._launch = wrap(rat._shared_step)
+        else:
+            rat._launch, rat.critic._launch = wrap(rat._actor_step), wrap(rat.critic._step)
+            rat._launch_measured = wrap(partial(rat._actor_step, measured=True))
         moved = {name: value.cuda() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         with torch.no_grad():
             distribution = policy.actor(moved["observations"]).detach()

@@ -12,8 +12,11 @@ import pytest
 from cli.command import Command
 from ratpg import __version__
 from ratpg.algorithms import RATConfig
+from ratpg.cli import parse_train
 from ratpg.training import checkpoint
+from ratpg.training.config import TrainConfig
 from ratpg.training.logging import ProgressDisplay
+from ratpg.training.presets import PRESETS, preset
 from short_runs import ROLLOUT, metrics_but_times
 
 COLUMNS = """timesteps wall_time episode_return_mean episode_length_mean sps kl entropy learning_rate grad_norm
@@ -49,6 +52,12 @@ def test_every_hyperparameter_is_a_flag_under_its_own_name(ratpg: Command) -> No
     for name in fields + run:
         # A switch has its negation beside it.
         assert re.search(rf"--{name.replace('_', '-')}[ ,]", result.out), name
+
+
+@pytest.mark.parametrize(("algo", "name"), [(algo, name) for algo, presets in PRESETS.items() for name in presets])
+def test_every_preset_of_every_algorithm_is_had_by_the_command(algo: str, name: str) -> None:
+    config = parse_train(["--env", "Ant-v4", "--algo", algo, "--preset", name])
+    assert config == TrainConfig(**preset(algo, name, "Ant-v4"))
 
 
 def test_flags_reach_the_run(ratpg: Command, tmp_path: Path) -> None:

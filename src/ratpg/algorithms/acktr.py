@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.divergence import kl_and_entropy
-from ratpg.algorithms.joint import joint_score
+from ratpg.algorithms.joint import joint_score, value_noise
 from ratpg.natgrad import Recorder
 from ratpg.natgrad.layers import has_factor
 from ratpg.optim.kfac import KFAC, LARGEST_BLOCK
@@ -132,7 +132,8 @@ class ACKTR:
 
     def _shared_step(self, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
         with self.recorders["both"].record():
-            score, log_prob, values = joint_score(self.policy, batch, self.generator)
+            noise = value_noise(batch, self.generator)
+            score, log_prob, values = joint_score(self.policy, batch.observations, batch.actions, noise)
         surrogate = (self._weighted_advantages(batch, log_prob.detach()) * log_prob).mean()
         error = (self.policy.value_head.normalize(batch.returns) - values).square().mean()
         return self._step("both", score, surrogate - 0.5 * self.config.value_coefficient * error, share)

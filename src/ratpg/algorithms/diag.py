@@ -9,7 +9,7 @@ from torch import Tensor
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.critic import AdamCritic
 from ratpg.algorithms.divergence import kl_and_entropy
-from ratpg.algorithms.joint import joint_score
+from ratpg.algorithms.joint import joint_score, value_noise
 from ratpg.natgrad import Recorder
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -129,7 +129,8 @@ class Diag:
         config = self.config
         with self.recorder.record():
             if self.critic is None:
-                score, log_prob, values = joint_score(self.policy, batch, self.generator)
+                noise = value_noise(batch, self.generator)
+                score, log_prob, values = joint_score(self.policy, batch.observations, batch.actions, noise)
             else:
                 score = log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*config.ratio_bounds)

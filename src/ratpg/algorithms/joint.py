@@ -5,20 +5,31 @@ from torch import Tensor
 
 from ratpg.algorithms.checks import BadConfig
 from ratpg.rl.batch import Batch
-from ratpg.rl.policy import ActorCritic
+from ratpg.rl.policy import ActorCritic, Observations
 
 
-def joint_score(policy: ActorCritic, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def value_noise(batch: Batch, generator: torch.Generator) -> Tensor:
+    """``ε ~ N(0, 1)`` for each sample, ``[B]``."""
+    return torch.randn(len(batch), generator=generator).to(batch.returns)
+
+
+def joint_score(
+    policy: ActorCritic, observations: Observations, actions: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """One forward pass of both heads.
 
+    Args:
+        policy: with shared layers.
+        observations, actions: columns of a `Batch`.
+        noise: `value_noise` for it.
+
     Returns:
-        A scalar a sample, ``log π + ε V`` with ``ε ~ N(0, 1)``, whose gradient is that of the joint log-likelihood of
-        the action and of a value drawn from ``N(V(s), 1)``; the log-probabilities; the values in PopArt's units. All
-        are ``[B]`` and have their graph.
+        A scalar a sample, ``log π + ε V``, whose gradient is that of the joint log-likelihood of the action and of a
+        value drawn from ``N(V(s), 1)``; the log-probabilities; the values in PopArt's units. All are ``[B]`` and have
+        their graph.
     """
-    distribution, values = policy.actor_critic(batch.observations)
-    log_prob = distribution.log_prob(batch.actions)
-    noise = torch.randn(len(batch), generator=generator).to(values)
+    distribution, values = policy.actor_critic(observations)
+    log_prob = distribution.log_prob(actions)
     return log_prob + noise * values, log_prob, values
 
 

@@ -13,11 +13,13 @@ from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.graphed import Graphed
-from ratpg.algorithms.joint import joint_score
+from ratpg.algorithms.joint import joint_score, value_noise
 from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch, normalized
 from ratpg.rl.policy import ActorCritic, Observations
+
+Launch = Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,14 @@ class RAT:
         self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz
         self.transform.deferred = policy.device.type == "cuda"
         self.measures = not (self.shared or config.curvature_rows)
-        launches: list[Callable[..., tuple[Tensor, ...]]] = [
-            self._actor_step,
-            partial(self._actor_step, measured=True),
-        ]
         # What is carried from one mini-batch to the next is no part of a captured graph, nor are sequences.
-        if not (config.kaczmarz_decay or policy.spec.lstm):
-            launches = [Graphed(launch) for launch in launches]
-        self._launch, self._launch_measured = launches
+        captured = not (config.kaczmarz_decay or policy.spec.lstm)
+
+        def launched(step: Launch) -> Launch:
+            return Graphed(step) if captured else step
+
+        self._launch = launched(self._shared_step if self.shared else self._actor_step)
+        self._launch_measured = launched(partial(self._actor_step, measured=True))
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
@@ -170,14 +172,15 @@ class RAT:
         self._carried = None
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(config.minibatches, self.generator):
+                columns = minibatch.observations, minibatch.actions, minibatch.log_prob, minibatch.advantages
                 if self.critic is None:
-                    norm, failed = self._shared_step(minibatch, size, bonus)
+                    targets = self.policy.value_head.normalize(minibatch.returns)
+                    noise = value_noise(minibatch, self.generator)
+                    norm, failed = self._launch(*columns, targets, noise, size, bonus)
+                elif self.measures and cosine is None:
+                    norm, failed, cosine = self._launch_measured(*columns, size, bonus)
                 else:
-                    columns = minibatch.observations, minibatch.actions, minibatch.log_prob, minibatch.advantages
-                    if self.measures and cosine is None:
-                        norm, failed, cosine = self._launch_measured(*columns, size, bonus)
-                    else:
-                        norm, failed = self._launch(*columns, size, bonus)
+                    norm, failed = self._launch(*columns, size, bonus)
                 norms.append(norm)
                 failures.append(failed)
         kl, entropy = kl_and_entropy(self.policy, batch)
@@ -238,14 +241,24 @@ class RAT:
         taken = norm, _failed(step.solution, size)
         return taken if step.reference is None else (*taken, _cosine(step.direction, step.reference))
 
-    def _shared_step(self, batch: Batch, size: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_actor_step`, of both networks."""
+    def _shared_step(
+        self,
+        observations: Observations,
+        actions: Tensor,
+        behaviour: Tensor,
+        advantages: Tensor,
+        targets: Tensor,
+        noise: Tensor,
+        size: Tensor,
+        bonus: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """As `_actor_step`, of both networks; ``targets`` are returns in PopArt's units, ``noise`` is `value_noise`."""
         with self.transform.record():
-            score, log_prob, values = joint_score(self.policy, batch, self.generator)
-        ratio, advantages = self._ratio_and_advantages(log_prob.detach(), batch.log_prob, batch.advantages, bonus)
+            score, log_prob, values = joint_score(self.policy, observations, actions, noise)
+        ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
         solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
         transformed = solution.x
-        errors = (self.policy.value_head.normalize(batch.returns) - values).square()
+        errors = (targets - values).square()
         gain = (ratio * transformed[:, 0] * log_prob).mean()
         gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))

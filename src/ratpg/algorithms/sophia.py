@@ -30,7 +30,7 @@ class SophiaConfig:
     """Mini-batches from one estimate to the next."""
     betas: tuple[float, float] = (0.965, 0.99)
     """Decays of the averages of the gradient and of the diagonal."""
-    gamma: float = 0.05
+    hessian_scale: float = 0.05
     """Share γ of the diagonal that divides the gradient's average before it is clipped to ±1."""
     clip_range: float = 0.2
     """Importance ratios beyond 1 ± this earn nothing more."""
@@ -50,7 +50,7 @@ class SophiaConfig:
     """Bound on the norm of the critic's gradient."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "gamma", "clip_range", "max_grad_norm"):
+        for name in ("learning_rate", "hessian_scale", "clip_range", "max_grad_norm"):
             require(name, getattr(self, name), above=0)
         for name in ("critic_learning_rate", "critic_max_grad_norm"):
             require(name, getattr(self, name), above=0)
@@ -83,7 +83,7 @@ class Sophia:
         require_separate(policy, "sophia")
         self.policy, self.config, self.generator = policy, config, generator
         self.parameters = list(policy.actor.parameters())
-        self.optimizer = SophiaOptimizer(self.parameters, config.learning_rate, config.betas, config.gamma)
+        self.optimizer = SophiaOptimizer(self.parameters, config.learning_rate, config.betas, config.hessian_scale)
         self.critic = AdamCritic(
             policy,
             learning_rate=config.critic_learning_rate,
