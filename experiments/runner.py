@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -47,13 +47,14 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One training: ``ratpg train`` with these arguments, in a folder named after it."""
+    """One training: ``ratpg train`` with these arguments, in a folder named after it; on any device it is the same."""
 
     name: str
     env: str
     seed: int
     steps: int
     arguments: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def directory(self) -> Path:
@@ -62,12 +63,13 @@ class Run:
     @property
     def command(self) -> str:
         flags = f"--env {self.env} --seed {self.seed} --total-timesteps {self.steps} --threads 1"
-        return " ".join(["ratpg train", flags, *self.arguments, f"--run-dir {self.directory}"])
+        device = () if self.device == "cpu" else (f"--device {self.device}",)
+        return " ".join(["ratpg train", flags, *self.arguments, *device, f"--run-dir {self.directory}"])
 
     @cached_property
     def settings(self) -> Settings:
         """All values that can change the result, flat."""
-        return _settings(self.command)
+        return _settings(replace(self, device="cpu").command)
 
     @cached_property
     def fingerprint(self) -> str:

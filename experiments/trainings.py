@@ -24,10 +24,15 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
     parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
     parser.add_argument("--seeds", type=int, nargs="+", help="train these alone, to split the work over machines")
     parser.add_argument("--steps", type=int, help="train so long instead, to try it out")
+    parser.add_argument("--device", default="cpu", help="of the networks, such as cuda")
     parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
     arguments = parser.parse_args()
     if not arguments.redraw:
-        chosen = [run for run in runs if arguments.seeds is None or run.seed in arguments.seeds]
+        chosen = [
+            replace(run, device=arguments.device)
+            for run in runs
+            if arguments.seeds is None or run.seed in arguments.seeds
+        ]
         if arguments.steps:
             run_all([replace(run, steps=arguments.steps) for run in chosen], arguments.parallel, record=False)
             print("tried out: the runs are in runs/evidence, and nothing is recorded")

@@ -69,6 +69,13 @@ def test_a_row_from_before_an_option_is_no_run_of_todays_default() -> None:
     assert run.owns({"settings": json.dumps(same)})  # whose default leaves things as they were
 
 
+def test_a_run_on_another_device_is_the_same_run() -> None:
+    there = Run("toy", "Hopper-v4", 0, 1000, device="cuda")
+    assert "--device cuda" in there.command
+    assert there.fingerprint == RUNS[0].fingerprint
+    assert RUNS[0].owns({"settings": json.dumps(there.settings)})
+
+
 def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:
     rows = [{"name": "a", "env": "X", "return": value} for value in ("1", "3")]
     rows += [{"name": "b", "env": "Y", "return": "5"}]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad import AdvantageTransform, CaptureError, dense
 from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
 from ratpg.natgrad.layer import Layer
 from ratpg.natgrad.layers import build_factors
@@ -218,6 +218,28 @@ def test_recording_twice_forgets_the_first() -> None:
         log_prob = case.log_prob()
     transform(log_prob, torch.ones_like(other))
     assert torch.equal(transform.gram(), expected)
+
+
+def test_what_is_released_is_let_go() -> None:
+    class Saved:
+        def __init__(self, tensor: Tensor):
+            self.tensor = tensor.detach()  # or the graph would hold itself
+            saved.append(ref(self))
+
+    saved: list[ref[Saved]] = []
+    actor = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2))
+    transform = AdvantageTransform(actor)
+    with transform.record(), torch.autograd.graph.saved_tensors_hooks(Saved, lambda kept: kept.tensor):
+        log_prob = actor(torch.randn(4, 3)).sum(1)
+    transform(log_prob, torch.randn(4))
+    del log_prob
+    assert any(kept() for kept in saved)
+    transform.release()
+    assert saved and not any(kept() for kept in saved)
+    with pytest.raises(CaptureError, match="nothing was recorded"):
+        transform(actor(torch.randn(4, 3)).sum(1), torch.randn(4))
+    with pytest.raises(CaptureError, match="nothing recorded yet"):
+        transform.gram()
 
 
 def test_a_forward_pass_whose_output_is_not_used_is_ignored() -> None:

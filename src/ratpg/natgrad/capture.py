@@ -95,7 +95,7 @@ class Recorder:
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
         refuse_modules(self.modules)
-        self.calls, self.expansions = [], []
+        self.release()
         self._entered = True
         handles = []
         try:
@@ -107,6 +107,11 @@ class Recorder:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def release(self) -> None:
+        """Lets go of what was recorded, and so of the graph behind it."""
+        self.calls, self.expansions = [], []
+        self._entered = False
 
     def factors(self, log_prob: Tensor) -> list[Factor]:
         """The factors that together are ``H [B, p]`` for ``log_prob [B]``.

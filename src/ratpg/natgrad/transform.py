@@ -110,6 +110,15 @@ class AdvantageTransform:
         self._last = None
         return self._recorder.record()
 
+    def release(self) -> None:
+        """Lets go of what was recorded last, which is kept for further calls otherwise, until the next recording.
+
+        What its graph holds is memory. And no graph can be captured on CUDA, of a backward pass to the same parameters,
+        while one that was recorded on the default stream is kept.
+        """
+        self._last = None
+        self._recorder.release()
+
     def gram(self) -> Tensor:
         """``K = HHᵀ [B, B]`` of what was recorded and handed to the last call, whose inputs must still be as they were.
 

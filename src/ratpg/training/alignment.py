@@ -63,4 +63,5 @@ class AlignmentProbe:
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)
         advantages = batch.normalized_advantages
         direction = self.transform(log_prob, advantages, ratio).direction
+        self.transform.release()
         return torch.cat([g.flatten() for g in direction.values()])
