@@ -79,10 +79,12 @@ def backpropagate(layers: Sequence[PerceptronLayer], outputs: Sequence[Tensor], 
     """
     for index in reversed(range(len(layers))):
         linear, activation = layers[index].linear, layers[index].activation
+        # In place where it is ours: memory that is new each time costs more than the arithmetic.
+        into = {} if index == len(layers) - 1 else {"grad_input": gradient}
         if activation == "relu":
-            gradient = torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
+            gradient = torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0, **into)
         elif activation == "tanh":
-            gradient = torch.ops.aten.tanh_backward(gradient, outputs[index + 1])
+            gradient = torch.ops.aten.tanh_backward(gradient, outputs[index + 1], **into)
         if linear.weight.requires_grad:
             linear.weight.grad = product(gradient.T, outputs[index].T)
         if linear.bias is not None and linear.bias.requires_grad:
