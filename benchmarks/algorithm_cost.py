@@ -34,7 +34,7 @@ class Update:
         device: where the update runs.
     """
 
-    def __init__(self, config: Config, env: str, minibatch: int, device: str):
+    def __init__(self, config: Config, env: str, minibatch: int, device: str = "cpu"):
         torch.manual_seed(0)
         d_obs, d_action = SHAPES[env]
         bounds = (-1.0,) * d_action, (1.0,) * d_action
