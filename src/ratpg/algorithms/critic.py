@@ -1,7 +1,7 @@
 """Two ways to fit a separate critic to λ-returns, in PopArt's normalised units."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ratpg.algorithms.background import Background
-from ratpg.algorithms.graphed import Graphed
+from ratpg.algorithms.graphed import graphed
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -104,7 +104,7 @@ class AdamCritic(Critic):
         self._capturable = policy.device.type == "cuda"
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=self._capturable)
         self._layers = policy.critic_layers()
-        self._launch: Callable[..., tuple[Tensor, ...]] = self._step if policy.spec.lstm else Graphed(self._step)
+        self._launch = graphed(policy, self._step)
 
     def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:
         self._layers = self.policy.critic_layers()

@@ -5,8 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ratpg.rl.policy import ActorCritic
+
+Launch = Callable[..., tuple[Tensor, ...]]
 WARM_UP = 3
 """Calls with new shapes that run as they are, before one is captured: they make the libraries' handles and buffers."""
+
+
+def graphed(policy: ActorCritic, step: Launch) -> Launch:
+    """A step on a mini-batch of this policy, launched as one where that pays.
+
+    The kernels of perceptrons take longer to launch than to run. Those of images fill a GPU, and sequences come in
+    too many shapes.
+    """
+    return Graphed(step) if policy.spec.network == "mlp" and not policy.spec.lstm else step
 
 
 class Graphed:
@@ -19,7 +31,7 @@ class Graphed:
         function: tensors, all on one device -> tensors.
     """
 
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]]):
+    def __init__(self, function: Launch):
         self._function = function
         self._calls: dict[tuple[torch.Size, ...], int] = {}
         self._captured: dict[

@@ -1,7 +1,6 @@
 """RAT: natural policy gradients by Randomized Advantage Transformation (Sun, ICML 2026)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,14 +11,12 @@ from torch import Tensor
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.algorithms.divergence import kl_and_entropy
-from ratpg.algorithms.graphed import Graphed
+from ratpg.algorithms.graphed import Launch, graphed
 from ratpg.algorithms.joint import joint_score, value_noise
 from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch, normalized
 from ratpg.rl.policy import ActorCritic, Observations
-
-Launch = Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -142,14 +139,11 @@ class RAT:
         self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz
         self.transform.deferred = policy.device.type == "cuda"
         self.measures = not (self.shared or config.curvature_rows)
-        # What is carried from one mini-batch to the next is no part of a captured graph, nor are sequences.
-        captured = not (config.kaczmarz_decay or policy.spec.lstm)
-
-        def launched(step: Launch) -> Launch:
-            return Graphed(step) if captured else step
-
-        self._launch = launched(self._shared_step if self.shared else self._actor_step)
-        self._launch_measured = launched(partial(self._actor_step, measured=True))
+        self._launch: Launch = self._shared_step if self.shared else self._actor_step
+        self._launch_measured: Launch = partial(self._actor_step, measured=True)
+        if not config.kaczmarz_decay:  # what is carried from one mini-batch to the next is no part of a captured graph
+            self._launch = graphed(policy, self._launch)
+            self._launch_measured = graphed(policy, self._launch_measured)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.
