@@ -235,6 +235,8 @@ def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray,
     curves: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
     for row in results_of(runs):
         points = [p for p in recorded if p["config"] == row["config"] and p["episode_return_mean"] != "nan"]
+        if not points:
+            continue  # its curve was not kept
         steps = np.array([float(point["timesteps"]) for point in points])
         returns = np.array([float(point["episode_return_mean"]) for point in points])
         curves[row["env"]][row["name"]].append((steps, returns))
