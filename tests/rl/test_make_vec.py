@@ -1,5 +1,8 @@
 """Making environments: which ids, on which backend, with which shapes and seeds."""
 
+import os
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -26,6 +29,19 @@ WIDTHS = {
     "Walker2d-v5": 17,
 }
 CLASSIC = {"CartPole-v1": 4, "Pendulum-v1": 3, "MountainCar-v0": 2, "Acrobot-v1": 6, "MountainCarContinuous-v0": 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are a thread's own on Linux alone")
+def test_the_simulators_threads_let_the_others_go_first() -> None:
+    before = {int(thread) for thread in os.listdir("/proc/self/task")}
+    envs = make_vec("Hopper-v4", 2, seed=0, backend="envpool", num_threads=2)
+    made = {int(thread) for thread in os.listdir("/proc/self/task")} - before
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    yielding = [thread for thread in made if os.getpriority(os.PRIO_PROCESS, thread) == min(own + 10, 19)]
+    assert len(yielding) >= 2  # and perhaps the one that made them
+    assert {os.sched_getscheduler(thread) for thread in yielding} == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    envs.close()
 
 
 @pytest.mark.parametrize("env_id", WIDTHS | CLASSIC)

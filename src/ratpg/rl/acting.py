@@ -71,6 +71,7 @@ class _PerceptronActor:
     noise of its distribution.
     """
 
+    @torch.no_grad()
     def __init__(self, policy: ActorCritic, layers: list[PerceptronLayer], noise: Tensor, actions: Tensor):
         self._policy, self._actions = policy, actions
         normalizer, actor = policy.normalizer, policy.actor
@@ -79,11 +80,15 @@ class _PerceptronActor:
         self._std = actor.log_std.value.exp() if isinstance(actor, GaussianActor) else None
         self._offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
         self._layers = [
-            (layer.linear.bias, layer.linear.weight.T.contiguous(), IN_PLACE[layer.activation]) for layer in layers
+            (
+                None if layer.linear.bias is None else layer.linear.bias.detach(),
+                layer.linear.weight.detach().T.contiguous(),
+                IN_PLACE[layer.activation],
+            )
+            for layer in layers
         ]
         self._buffers: dict[int, list[Tensor]] = {}
 
-    @torch.inference_mode()
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
         count = len(observations)
         if count not in self._buffers:
@@ -94,15 +99,16 @@ class _PerceptronActor:
         rows = x.numpy()
         np.subtract(observations.reshape(count, -1), self._shift, out=rows, casting="same_kind")
         np.multiply(rows, self._scale, out=rows)
-        np.clip(rows, -self._limit, self._limit, out=rows)
+        np.maximum(rows, -self._limit, out=rows)  # np.clip takes longer to begin than to clip
+        np.minimum(rows, self._limit, out=rows)
 
         *hidden, (_, head, _) = self._layers
         for (bias, weight, activate), out in zip(hidden, outputs, strict=False):
             torch.mm(x, weight, out=out) if bias is None else torch.addmm(bias, x, weight, out=out)
             x = activate(out)
+        offsets, actions = self._offsets[step, where], self._actions[step, where]
         if self._std is None:
-            noisy = torch.addmm(self._offsets[step, where], x, head)
-            self._actions[step, where] = self._policy.actor.distribution(noisy).mode()
+            actions[...] = self._policy.actor.distribution(torch.addmm(offsets, x, head)).mode()
         else:
-            torch.addmm(self._offsets[step, where], x, head, out=self._actions[step, where])
-        return self._policy.environment_actions(self._actions[step, where])
+            torch.addmm(offsets, x, head, out=actions)
+        return self._policy.environment_actions(actions)

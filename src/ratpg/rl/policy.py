@@ -163,9 +163,11 @@ class ActorCritic(nn.Module):
         if self.spec.choices:
             sampled = sampled + (self._first_choices if self.spec.action_shape else self._first_choices[0])
         elif self.spec.action_low:
-            unit = np.tanh(sampled) if self.spec.action_bounds == "tanh" else np.clip(sampled, -1, 1)
+            unit = np.tanh(sampled) if self.spec.action_bounds == "tanh" else np.minimum(np.maximum(sampled, -1), 1)
+            unit *= self._half_range
+            unit += self._middle
             # Clipped once more, since rounding may have passed a bound.
-            sampled = np.clip(self._middle + self._half_range * unit, self._low, self._high)
+            sampled = np.minimum(np.maximum(unit, self._low), self._high)
         return sampled.reshape(len(sampled), *self.spec.action_shape)
 
     @torch.inference_mode()
