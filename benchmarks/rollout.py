@@ -61,6 +61,7 @@ def main() -> None:
             row |= {"ratio": round(statistics.median(c / b for b, c in rates), 2)}
             print(markdown([row]), flush=True)
             rows.append(row)
+    torch.set_num_threads(arguments.threads)  # which is written down
     write(arguments.output, "steps_per_second", rows)
     groups: dict[str, dict[str, float]] = {}
     for row in rows:

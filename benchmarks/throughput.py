@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from bound import bound, operations_alone, products_alone
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import preset
@@ -127,6 +129,7 @@ def main() -> None:
             measured = measure(env, arguments.threads, arguments.repeats)
             print(markdown(measured), flush=True)
             rows += measured
+        torch.set_num_threads(arguments.threads)  # what was measured has left it as it liked; it is written down
         write(arguments.output, name, rows)
         draw_ratios(arguments.output / name, rows)
 

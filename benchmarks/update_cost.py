@@ -158,6 +158,8 @@ def main() -> None:
     parser.add_argument("--images", action="store_true", help="IMPALA instead of perceptrons")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"), help="one way's peak memory, as JSON")
     arguments = parser.parse_args()
+    if arguments.device != "cpu" and not arguments.algorithms:
+        parser.error("--device is for --algorithms alone")
     torch.set_num_threads(arguments.threads)
     arguments.batch = arguments.batch or (512 if arguments.images else 1024)
 
@@ -185,8 +187,9 @@ def main() -> None:
 
     if arguments.algorithms:
         device = arguments.device
+        print(machine(device))
         compared = algorithm_cost.measure(arguments.repeats, device)
-        print(f"{machine(device)}\n{markdown(compared)}")
+        print(markdown(compared))
         name = "algorithms" if device == "cpu" else f"algorithms_{device}"
         write(RESULTS, name, compared, device)
         each = {env: {str(row["algorithm"]): float(row[env]) for row in compared} for env in algorithm_cost.ENVS}

@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -69,12 +69,13 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """All values that can change the result, flat."""
-        return _settings(replace(self, device="cpu").command)
+        return _settings(self.command)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the settings, so that a figure made with other defaults is not taken for this run's."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
+        """Of the settings but for the device, so that a figure made with other defaults is not taken for this run's."""
+        settings = self.settings | {"device": "cpu"}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
     def defaults(self) -> Settings:
@@ -84,8 +85,8 @@ class Run:
         )
 
     def owns(self, row: Row) -> bool:
-        """Whether a row of ``runs.csv`` is this run's."""
-        recorded: Settings = json.loads(row["settings"])
+        """Whether a row of ``runs.csv`` is this run's, on whichever device."""
+        recorded: Settings = json.loads(row["settings"]) | {"device": self.device}
         newer = {name: BEFORE.get(name, value) for name, value in self.defaults.items() if name not in recorded}
         return recorded | newer == self.settings
 
@@ -130,7 +131,7 @@ def _train(run: Run) -> bool:
         _set_aside_if_other(run)
         command = run.command
         if (directory / "checkpoint.pt").exists():
-            command = f"ratpg resume {directory}"
+            command = f"ratpg resume {directory} --device {run.device}"  # which may be another than it began on
         with _beside(directory, "commits").open("a") as commits:
             commits.write(f"{commit()}\n")
         with _beside(directory, "log").open("a") as log:
@@ -236,7 +237,8 @@ def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray,
     for row in results_of(runs):
         points = [p for p in recorded if p["config"] == row["config"] and p["episode_return_mean"] != "nan"]
         if not points:
-            continue  # its curve was not kept
+            print(f"no curve was kept of {row['name']} on {row['env']}, seed {row['seed']}")
+            continue
         steps = np.array([float(point["timesteps"]) for point in points])
         returns = np.array([float(point["episode_return_mean"]) for point in points])
         curves[row["env"]][row["name"]].append((steps, returns))

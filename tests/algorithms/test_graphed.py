@@ -12,9 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ratpg.algorithms.graphed import WARM_UP, Graphed
 from ratpg.algorithms.joint import value_noise
 from ratpg.algorithms.rat import RAT, RATConfig
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import PolicySpec
 
-from .problem import CENSORED, DISCRETE, GAUSSIAN, SHARED, make_batch, make_policy
+from .problem import CENSORED, DISCRETE, GAUSSIAN, RECURRENT, SHARED, make_batch, make_policy
 
+IMAGES = PolicySpec((3, 40, 36), (), (3,), (0,), images=True, network="nature-cnn")
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "_unique2"}
 """Operations whose result the host needs before it goes on."""
 
@@ -93,6 +96,32 @@ def test_a_deferred_update_is_the_update() -> None:
         assert rat.update(make_batch(policy))["solver_fallbacks"] == 0
         parameters.append(policy.state_dict())
     torch.testing.assert_close(parameters[0], parameters[1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "captured"),
+    [
+        (GAUSSIAN, {}, True),
+        (SHARED, {}, True),
+        (GAUSSIAN, {"curvature_rows": 8}, True),
+        (GAUSSIAN, {"kaczmarz_decay": 0.5}, False),
+        (RECURRENT, {}, False),
+        (IMAGES, {}, False),
+    ],
+    ids=["separate", "shared", "curvature rows", "kaczmarz", "recurrent", "images"],
+)
+def test_what_is_captured(spec: PolicySpec, changes: dict[str, Any], captured: bool) -> None:
+    rat = RAT(ActorCritic(spec), RATConfig(**changes), torch.Generator())
+    assert isinstance(rat._launch, Graphed) == captured
+    if rat.critic is not None:  # whose state is its own from mini-batch to mini-batch
+        assert isinstance(rat.critic._launch, Graphed) == (spec not in (RECURRENT, IMAGES))
+
+
+def test_a_critics_state_is_followed_by_what_is_captured_after_it() -> None:
+    critic = RAT(make_policy(GAUSSIAN), RATConfig(), torch.Generator()).critic
+    before = critic._launch
+    critic.load_state_dict(critic.state_dict())
+    assert critic._launch is not before
 
 
 def test_on_a_cpu_the_function_is_called_as_it_is() -> None:

@@ -72,8 +72,11 @@ def test_a_row_from_before_an_option_is_no_run_of_todays_default() -> None:
 def test_a_run_on_another_device_is_the_same_run() -> None:
     there = Run("toy", "Hopper-v4", 0, 1000, device="cuda")
     assert "--device cuda" in there.command
+    assert (there.settings["device"], RUNS[0].settings["device"]) == ("cuda", "cpu")
     assert there.fingerprint == RUNS[0].fingerprint
     assert RUNS[0].owns({"settings": json.dumps(there.settings)})
+    assert there.owns({"settings": json.dumps(RUNS[0].settings)})
+    assert not there.owns({"settings": json.dumps(RUNS[1].settings)})
 
 
 def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:

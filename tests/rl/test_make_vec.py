@@ -1,5 +1,6 @@
 """Making environments: which ids, on which backend, with which shapes and seeds."""
 
+import contextlib
 import os
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from ratpg.rl.envs import UnknownEnvironment, VecEnv, envpool, make_vec
-from ratpg.rl.envs.envpool import EnvPoolEnv
+from ratpg.rl.envs.envpool import NICENESS, SPLIT, EnvPoolEnv
 from ratpg.rl.envs.gymnasium import GymnasiumEnv
 
 WIDTHS = {
@@ -31,16 +32,29 @@ WIDTHS = {
 CLASSIC = {"CartPole-v1": 4, "Pendulum-v1": 3, "MountainCar-v0": 2, "Acrobot-v1": 6, "MountainCarContinuous-v0": 2}
 
 
+def _claims() -> dict[int, tuple[int, int]]:
+    """Scheduling policy and niceness of each of our threads."""
+    claims = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            claims[thread] = os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+    return claims
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities are a thread's own on Linux alone")
-def test_the_simulators_threads_let_the_others_go_first() -> None:
-    before = {int(thread) for thread in os.listdir("/proc/self/task")}
-    envs = make_vec("Hopper-v4", 2, seed=0, backend="envpool", num_threads=2)
-    made = {int(thread) for thread in os.listdir("/proc/self/task")} - before
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    yielding = [thread for thread in made if os.getpriority(os.PRIO_PROCESS, thread) == min(own + 10, 19)]
-    assert len(yielding) >= 2  # and perhaps the one that made them
-    assert {os.sched_getscheduler(thread) for thread in yielding} == {os.SCHED_BATCH}
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+@pytest.mark.parametrize("num_envs", [2, 2 * SPLIT])
+def test_the_simulators_threads_come_last_where_there_are_halves(num_envs: int) -> None:
+    before = _claims()
+    envs = make_vec("Hopper-v4", num_envs, seed=0, backend="envpool", num_threads=2)
+    after = _claims()
+    assert {thread: after[thread] for thread in before if thread in after}.items() <= before.items()
+    policy, niceness = before[os.getpid()]
+    made = [claim for thread, claim in after.items() if thread not in before]
+    yielding = [claim for claim in made if claim == (os.SCHED_BATCH, min(niceness + NICENESS, 19))]
+    if num_envs < 2 * SPLIT:
+        assert len(made) >= 2 and set(made) == {(policy, niceness)}
+    else:
+        assert len(yielding) >= 4
     envs.close()
 
 

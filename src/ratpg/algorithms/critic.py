@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ratpg.algorithms.background import Background
-from ratpg.algorithms.graphed import graphed
+from ratpg.algorithms.graphed import launched
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -104,7 +104,7 @@ class AdamCritic(Critic):
         self._capturable = policy.device.type == "cuda"
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True, capturable=self._capturable)
         self._layers = policy.critic_layers()
-        self._launch = graphed(policy, self._step)
+        self._launch = launched(policy, self._step)
 
     def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:
         self._layers = self.policy.critic_layers()
@@ -128,6 +128,7 @@ class AdamCritic(Critic):
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["capturable"] = self._capturable  # and not as on the device where it was saved
+        self._launch = launched(self.policy, self._step)  # a captured one would go on with the averages before
 
 
 class GaussNewtonCritic(Critic):

@@ -12,7 +12,7 @@ WARM_UP = 3
 """Calls with new shapes that run as they are, before one is captured: they make the libraries' handles and buffers."""
 
 
-def graphed(policy: ActorCritic, step: Launch) -> Launch:
+def launched(policy: ActorCritic, step: Launch) -> Launch:
     """A step on a mini-batch of this policy, launched as one where that pays.
 
     The kernels of perceptrons take longer to launch than to run. Those of images fill a GPU, and sequences come in

@@ -10,7 +10,7 @@ from ratpg.rl.policy import ActorCritic, Observations
 
 def value_noise(batch: Batch, generator: torch.Generator) -> Tensor:
     """``ε ~ N(0, 1)`` for each sample, ``[B]``."""
-    return torch.randn(len(batch), generator=generator).to(batch.returns)
+    return torch.randn(len(batch), generator=generator).to(batch.returns, non_blocking=True)
 
 
 def joint_score(

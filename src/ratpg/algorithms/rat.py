@@ -11,7 +11,7 @@ from torch import Tensor
 from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.algorithms.divergence import kl_and_entropy
-from ratpg.algorithms.graphed import Launch, graphed
+from ratpg.algorithms.graphed import Launch, launched
 from ratpg.algorithms.joint import joint_score, value_noise
 from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
@@ -142,8 +142,8 @@ class RAT:
         self._launch: Launch = self._shared_step if self.shared else self._actor_step
         self._launch_measured: Launch = partial(self._actor_step, measured=True)
         if not config.kaczmarz_decay:  # what is carried from one mini-batch to the next is no part of a captured graph
-            self._launch = graphed(policy, self._launch)
-            self._launch_measured = graphed(policy, self._launch_measured)
+            self._launch = launched(policy, self._launch)
+            self._launch_measured = launched(policy, self._launch_measured)
 
     def update(self, batch: Batch, remaining: float = 1.0) -> dict[str, float]:
         """One rollout's worth of improvement.

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,17 +20,22 @@ except ImportError:  # no wheel for this platform; `make_vec` falls back to Gymn
 
 SPLIT = 16
 """The least environments in a half: with fewer, handing work to the simulator's threads costs more than is won."""
+NICENESS = 5
+"""By how much the simulator's threads yield where there are halves: they then have a third of the claim on a core that
+other threads, and other programs, have."""
 
 
-def _let_others_go_first() -> None:
-    """Of threads that want a core, the calling one and those that it starts from now on come last.
+def _come_last() -> None:
+    """Of threads that want a core, the calling one and those that it starts from now on come last; on Linux.
 
-    The simulator's threads would push aside the one that hands them actions as soon as they have any, and the other
-    half of the environments would wait for theirs.
+    The simulator's threads would push aside the one that hands them actions as soon as they have any, while the other
+    half of the environments waits for theirs.
     """
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or forbidden
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        os.nice(10)  # which on Linux is a thread's own
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # where it is forbidden
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):
+            os.nice(NICENESS)  # which on Linux is a thread's own
 
 
 def known_ids() -> list[str]:
@@ -41,7 +47,8 @@ class EnvPoolEnv(VecEnv):
     """EnvPool, whose results do not depend on its number of threads, nor on its being split.
 
     From ``2 * SPLIT`` environments on they are two pools of one half each: one half is simulated while actions are
-    found for the other, so that no core waits for the policy.
+    found for the other, so that no core waits for the policy; and the simulator's threads come after the one
+    that finds them.
     """
 
     backend: Backend = "envpool"
@@ -57,7 +64,8 @@ class EnvPoolEnv(VecEnv):
         bounds = (0, middle, num_envs) if middle >= SPLIT else (0, num_envs)
         groups = tuple(slice(start, stop) for start, stop in itertools.pairwise(bounds))
         sizes = [where.stop - where.start for where in groups]
-        with ThreadPoolExecutor(1, initializer=_let_others_go_first) as maker:
+        split = len(groups) > 1
+        with ThreadPoolExecutor(1, initializer=_come_last if split else None) as maker:
             self._pools = [
                 # EnvPool seeds its environment i with seed + i, so that a split changes no environment's stream.
                 maker.submit(
