@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 PATCH_BYTES = 4 * 2**20
-"""Patches unfolded at once, in bytes: what the processor's cache holds is unfolded and multiplied fastest."""
+"""Patches unfolded at once on CPUs, in bytes: what the processor's cache holds is unfolded and multiplied fastest."""
+LAUNCHED_PATCH_BYTES = 256 * 2**20
+"""The same on GPUs, where what counts is how few kernels there are."""
 
 
 def unfold(images: Tensor, convolution: _ConvNd) -> Tensor:
@@ -55,6 +57,7 @@ class Patches:
         d_in = convolution.in_channels // convolution.groups * math.prod(convolution.kernel_size)
         self.shape = torch.Size((len(images), convolution.groups, tokens, d_in))
         self.element_size = images.element_size()
+        self.chunk_bytes = PATCH_BYTES if images.device.type == "cpu" else LAUNCHED_PATCH_BYTES
 
     @property
     def bytes(self) -> int:
@@ -81,7 +84,7 @@ def parts(inputs: Tensor | Patches) -> Iterator[tuple[slice, Tensor]]:
         yield slice(0, len(inputs)), inputs
         return
     samples, *shape = inputs.shape
-    count = max(1, PATCH_BYTES // (math.prod(shape) * inputs.element_size))
+    count = max(1, inputs.chunk_bytes // (math.prod(shape) * inputs.element_size))
     for start in range(0, samples, count):
         chunk = slice(start, min(start + count, samples))
         yield chunk, inputs[chunk]
