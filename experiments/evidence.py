@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import ablation
+import atari
 import gaussian
 import identity
 import kaczmarz
@@ -44,5 +45,6 @@ if __name__ == "__main__":
     trainings.write("mujoco_paper", mujoco_paper.RUNS, mujoco_paper.draw)
     trainings.write("mujoco_long", mujoco_long.RUNS, mujoco_long.draw)
     trainings.write("procgen", procgen.RUNS)
+    trainings.write("atari", atari.RUNS)
     trainings.write("kaczmarz_decay", kaczmarz_decay.RUNS)
     DOCUMENT.write_text(filled(DOCUMENT.read_text()))

@@ -1,0 +1,17 @@
+"""Returns on one Atari game with the preset ``atari``: RAT and PPO, one seed.
+
+    ratpg reproduce atari [--parallel 2]
+
+Boxing, half a million steps of four frames each. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then
+writes ``results/atari/``.
+"""
+
+from runner import Run
+from trainings import run
+
+STEPS = 500_000
+RUNS = [Run(f"{algo}-atari", "Boxing-v5", 0, STEPS, ("--algo", algo, "--preset", "atari")) for algo in ("rat", "ppo")]
+
+
+if __name__ == "__main__":
+    run(__doc__, "atari", RUNS)
