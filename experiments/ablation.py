@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ratpg.algorithms import RATConfig
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from report import save
 from runner import Row, Run
 from trainings import run

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from directions import Reference, Ways, materialised_scores, reference, timed, timed_each
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.natgrad.dense import natural_gradient
 from ratpg.rl.policy import ActorCritic
 from report import RESULTS as ALL_RESULTS

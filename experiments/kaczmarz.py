@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from block_kaczmarz import NOISES, Blocks, bound, draw_rows, leverage, sequences
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.natgrad.dense import score_matrix
 from report import Row, read_csv, run, save, write_csv, write_summary
 from snapshots import snapshots

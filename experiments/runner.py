@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.training.logging import read_metrics
 
 ROOT = Path("runs/evidence")
@@ -111,7 +111,8 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> None:
     recorded = _read(RUNS)
     missing = [run for run in runs if not any(run.owns(row) for row in recorded)]
     failed = []
-    with ThreadPoolExecutor(parallel) as pool:
+    pool = ThreadPoolExecutor(parallel)
+    try:
         trainings = {pool.submit(_train, run): run for run in missing}
         # Recording is left to this thread, so that the tables have one writer.
         for training in as_completed(trainings):
@@ -121,6 +122,8 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> None:
                     _record(run)
             else:
                 failed.append(str(run.directory))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C: those under way have it too and save themselves
     if failed:
         sys.exit(f"these runs failed, see the .log beside each: {', '.join(failed)}")
 

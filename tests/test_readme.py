@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ratpg import cli
+from ratpg.cli import USAGE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,7 @@ def test_the_facade_example_runs_and_leaves_the_natural_gradient() -> None:
 def test_every_command_shown_exists() -> None:
     shown = set(re.findall(r"^    ratpg (\w+)", README, re.MULTILINE))
     assert shown == {"train", "resume", "eval", "plot", "bench", "reproduce"}
-    assert shown <= {line.split()[0] for line in cli.USAGE.splitlines() if line.startswith("  ")}
+    assert shown <= {line.split()[0] for line in USAGE.splitlines() if line.startswith("  ")}
 
 
 def test_every_make_target_shown_exists() -> None:

@@ -64,3 +64,11 @@ def wait_for_rows(process: "subprocess.Popen[str]", run_dir: Path, rows: int) ->
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the run writes no metrics"
         time.sleep(0.02)
+
+
+def wait_for(path: Path) -> None:
+    """Returns once there is such a file."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.02)

@@ -1,12 +1,16 @@
 """`ratpg bench` and `ratpg reproduce` find the repository's scripts and pass their options on."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ratpg import cli
+from ratpg.cli import main, script
 
-from .command import Command
+from .command import PATIENCE, Command, wait_for
 
 BENCHMARKS = {"rollout", "throughput", "time_to_return", "update_cost"}
 EXPERIMENTS = {"ablation", "gaussian", "identity", "kaczmarz", "kaczmarz_decay", "mujoco"}
@@ -23,7 +27,7 @@ def test_a_script_is_run_with_its_options(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main([*arguments, "--help"]) == 0
+    assert main([*arguments, "--help"]) == 0
     assert option in capfd.readouterr().out
 
 
@@ -42,9 +46,9 @@ def test_scripts_run_from_the_repository_wherever_they_are_called(
     ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "experiments").mkdir()
-    script = 'from pathlib import Path\nif __name__ == "__main__":\n    Path("here").touch()\n    raise SystemExit(7)\n'
-    (tmp_path / "experiments" / "toy.py").write_text(script)
-    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    source = 'from pathlib import Path\nif __name__ == "__main__":\n    Path("here").touch()\n    raise SystemExit(7)\n'
+    (tmp_path / "experiments" / "toy.py").write_text(source)
+    monkeypatch.setattr(script, "REPOSITORY", tmp_path)
     assert ratpg("reproduce", "toy").code == 7
     assert (tmp_path / "here").exists()
 
@@ -53,7 +57,35 @@ def test_scripts_run_from_the_repository_wherever_they_are_called(
 def test_an_installed_package_says_where_they_are(
     ratpg: Command, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(script, "REPOSITORY", tmp_path)
     result = ratpg(command, "rollout")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert "repository" in result.err
+
+
+def test_ctrl_c_is_one_line_once_the_script_has_put_its_things_away(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "toy.py").write_text(
+        "import time\nfrom pathlib import Path\n"
+        'if __name__ == "__main__":\n'
+        "    try:\n"
+        '        Path("started").touch()\n'
+        "        time.sleep(1000)\n"
+        "    finally:\n"
+        "        time.sleep(0.5)\n"
+        '        Path("away").touch()\n'
+    )
+    code = (
+        "import sys; from pathlib import Path; from ratpg.cli import main, script; "
+        f"script.REPOSITORY = Path({str(tmp_path)!r}); sys.exit(main(['reproduce', 'toy']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for(tmp_path / "started")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it has started
+        _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert (tmp_path / "away").exists()
+    assert len(err.splitlines()) == 1 and "interrupted" in err

@@ -1,11 +1,14 @@
 """Real processes that are interrupted and killed."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli.command import PATIENCE, Command, start, wait_for_rows
+from ratpg.cli import main
 from ratpg.training import checkpoint
 from short_runs import FLAGS, ROLLOUT, metrics_but_times
 
@@ -82,3 +85,19 @@ def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path: Path) -> No
         process.stderr.close()
     assert process.returncode == 130
     assert checkpoint.load(tmp_path / "run")["timesteps"] >= 3 * ROLLOUT
+
+
+def test_ctrl_c_while_the_command_loads_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["train", "--env", "CartPole-v1"]) == 130
+    assert capsys.readouterr().err == "ratpg: interrupted\n"
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from ratpg.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

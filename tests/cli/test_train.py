@@ -12,7 +12,7 @@ import pytest
 from cli.command import Command
 from ratpg import __version__
 from ratpg.algorithms import RATConfig
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.training import checkpoint
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import ProgressDisplay

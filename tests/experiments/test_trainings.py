@@ -3,6 +3,8 @@
 import csv
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import ablation
 import runner
 import trainings
 from ratpg import AdvantageTransform
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from runner import Run
 
 RUNS = [Run("toy", "Hopper-v4", seed, 1000) for seed in range(3)]
@@ -57,6 +59,20 @@ def test_what_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(runner, "_record", lambda run: None)
     runner.run_all(RUNS, parallel=1)
     assert sorted(trained) == [0, 2]
+
+
+def test_ctrl_c_starts_none_of_the_trainings_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> Iterator[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "RUNS", tmp_path / "runs.csv")
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "as_completed", interrupted)
+    trained: list[int] = []
+    monkeypatch.setattr(runner, "_train", lambda run: trained.append(run.seed) or time.sleep(0.5))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_all(RUNS, parallel=1)
+    assert trained in ([], [0])
 
 
 def test_a_row_from_before_an_option_is_no_run_of_todays_default() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.training.trainer import Trainer
 
 

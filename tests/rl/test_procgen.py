@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.rl.envs import UnknownEnvironment, make_vec
 from ratpg.training.trainer import Trainer
 

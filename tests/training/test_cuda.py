@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ratpg.cli import parse_train
+from ratpg.cli.arguments import parse_train
 from ratpg.training.trainer import Trainer, load_policy
 
 FLAGS = "--num-envs 8 --num-steps 32 --threads 1 --backend gymnasium --total-timesteps 1024".split()

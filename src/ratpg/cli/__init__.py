@@ -1,0 +1,75 @@
+"""The ``ratpg`` command.
+
+Exit codes: 0 on success; 2 and one line on bad input, or where a run cannot go on (it diverged, the disk is full); 130
+after Ctrl-C or SIGTERM (the run can be resumed).
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ratpg import __version__
+
+BAD_INPUT, INTERRUPTED = 2, 130
+USAGE = """usage: ratpg COMMAND ...
+
+  train      train an agent                    ratpg train --env Hopper-v4
+  resume     continue an interrupted run       ratpg resume RUN_DIR
+  eval       run deterministic episodes        ratpg eval RUN_DIR --episodes 10
+  plot       draw learning curves              ratpg plot RUN_DIR [RUN_DIR ...]
+  bench      measure speed or memory           ratpg bench throughput
+  reproduce  make the paper's evidence again   ratpg reproduce gaussian
+
+`ratpg COMMAND --help` lists a command's options."""
+COMMANDS = {
+    "train": "ratpg.cli.train:train",
+    "resume": "ratpg.cli.train:resume",
+    "eval": "ratpg.cli.evaluate:evaluate",
+    "plot": "ratpg.cli.plot:plot",
+    "bench": "ratpg.cli.script:bench",
+    "reproduce": "ratpg.cli.script:reproduce",
+}
+"""Where each command is: a function of its arguments that returns the exit code, imported when it is called for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--version"]:
+        print(f"ratpg {__version__}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] not in COMMANDS:
+        return _fail(f"unknown command '{arguments[0]}': there are {', '.join(COMMANDS)}")
+    module, _, name = COMMANDS[arguments[0]].partition(":")
+    try:
+        command = getattr(importlib.import_module(module), name)
+        return command(arguments[1:])
+    except SystemExit:  # --help
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # nobody reads the output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return BAD_INPUT
+    except Exception as error:
+        if os.environ.get("RATPG_DEBUG") or not _is_expected(error):
+            raise
+        return _fail(" ".join(str(error).split()))
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error's message says what the user needs to know; others are ours, and keep their traceback."""
+    import torch
+
+    from ratpg.natgrad import CaptureError
+
+    return isinstance(error, (ValueError, OSError, CaptureError, torch.OutOfMemoryError, torch.linalg.LinAlgError))
+
+
+def _fail(message: str, code: int = BAD_INPUT) -> int:
+    print(f"ratpg: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,58 @@
+"""``ratpg eval``: deterministic episodes with a trained policy."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ratpg.algorithms.checks import require
+from ratpg.cli.arguments import parse
+from ratpg.rl.envs import Backend
+from ratpg.rl.envs.options import parse_options
+from ratpg.training import evaluate as episodes
+from ratpg.training.trainer import load_policy
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Run deterministic episodes with a trained policy; prints JSON."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    episodes: int = 10
+    """How many."""
+    seed: int = 1000
+    """Seed of the environments."""
+    backend: Backend | None = None
+    """Another simulator than the run's own."""
+    env_options: tuple[str, ...] | None = None
+    """Other options of the environment than the run's own, each name=value; such as num_levels=0 start_level=10, the
+    levels of Procgen that it was not trained on."""
+    summary: bool = False
+    """Print one line for people instead of JSON."""
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Prints what a policy's episodes returned."""
+    options = parse(EvalArguments, "eval", arguments)
+    require("episodes", options.episodes, at_least=1)
+    require("seed", options.seed, at_least=0)
+    policy, config = load_policy(options.run_dir)
+    result = episodes.evaluate(
+        policy,
+        config.env,
+        episodes=options.episodes,
+        seed=options.seed,
+        backend=options.backend or config.backend,
+        threads=config.threads,
+        options=parse_options(config.env_options if options.env_options is None else options.env_options),
+    )
+    if options.summary:
+        print(
+            f"{options.episodes} deterministic episodes of {config.env}: return {result.mean:.1f} ± {result.std:.1f}; "
+            f"run in {options.run_dir}"
+        )
+    else:
+        print(json.dumps({"env": config.env, "episodes": options.episodes, **vars(result)}))
+    return 0

@@ -1,0 +1,49 @@
+"""``ratpg bench`` and ``ratpg reproduce``: the scripts of the repository's ``benchmarks/`` and ``experiments/``."""
+
+import contextlib
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from ratpg.cli import INTERRUPTED
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def bench(arguments: list[str]) -> int:
+    """Runs a benchmark with its options."""
+    return _run("benchmark", arguments)
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Runs an experiment with its options."""
+    return _run("experiment", arguments)
+
+
+def _run(kind: str, arguments: list[str]) -> int:
+    folder = REPOSITORY / f"{kind}s"
+    # A trailing _ keeps a script from hiding the package of its name from those beside it: mujoco_.py.
+    names = {path.stem.rstrip("_"): path for path in folder.glob("*.py") if "__main__" in path.read_text()}
+    if not names:
+        raise ValueError(
+            f"the {kind}s are part of the repository, not of the installed package: clone it and `make setup`"
+        )
+    if not arguments or arguments[0] not in names:
+        raise ValueError(f"name one of the {kind}s: {', '.join(sorted(names))} (and its options, or --help)")
+    command = [sys.executable, "-m", "ratpg.cli.script", str(names[arguments[0]]), *arguments[1:]]
+    process = subprocess.Popen(command, cwd=REPOSITORY)  # of its own, as a measurement needs it
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the script's too, which has things to put away
+            return process.wait()
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    del sys.argv[0]
+    sys.path[0] = str(path.parent)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except KeyboardInterrupt:
+        print("ratpg: interrupted; the same command goes on with what is missing", file=sys.stderr)
+        sys.exit(INTERRUPTED)
