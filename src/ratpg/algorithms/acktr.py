@@ -26,7 +26,7 @@ class ACKTRConfig:
     """Let the greatest step size and the KL clip fall linearly to 0 over the run."""
     kl_clip: float = 0.003
     """Divergence ½ gᵀ(F̂ + λI)g that one step may cause, by the quadratic model; for the critic too."""
-    damping: float = 0.01
+    damping: float = 0.1
     """Damping λ of the Fisher matrix, > 0."""
     factor_decay: float = 0.9
     """Decay of the averages of the Kronecker factors."""
@@ -34,7 +34,7 @@ class ACKTRConfig:
     """Mini-batches from one inversion of the factors to the next."""
     eigenvalue_corrected: bool = False
     """EKFAC: the block's own diagonal in the eigenbasis of the factors."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = 0.01
     """Weight of the entropy: this much of the negative log-probability is added to the normalised advantages."""
     value_coefficient: float = 1.0
     """With shared layers: weight of the critic's loss beside the surrogate."""
