@@ -20,13 +20,13 @@ from ratpg.rl.policy import ActorCritic
 class DiagConfig:
     """Hyperparameters of the diagonal Fisher preconditioner."""
 
-    damping: float = 0.1
+    damping: float = 0.01
     """Damping λ of the diagonal, > 0."""
-    step_size: float = 0.1
+    step_size: float = 0.001
     """First step size η; adapted to the KL band after each rollout."""
     step_size_bounds: tuple[float, float] = (1e-4, 2.0)
     """Least and greatest step size."""
-    kl_band: tuple[float, float] = (0.005, 0.02)
+    kl_band: tuple[float, float] = (0.015, 0.06)
     """Range for the KL divergence from the behaviour policy: above it the step size is divided by 1.5, below it
     multiplied by 1.5."""
     max_step_norm: float | None = None

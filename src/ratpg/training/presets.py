@@ -10,7 +10,8 @@
              first standard deviation and mini-batches of 256 instead of 64 (``results/default_search``). TRPO: one step
              a rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, a larger step,
              and RAT's discount and bounds of actions (3011 instead of 1972 on Hopper). ACKTR: RAT's too, its damping,
-             and an entropy weight that stays (2966 instead of 242 to 1150 on Ant).
+             and an entropy weight that stays (2966 instead of 242 to 1150 on Ant). Diag: a first step that is no longer
+             than the KL band allows.
 """
 
 from dataclasses import replace
@@ -160,6 +161,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         "paper": (
             PAPER_RUN,
             DiagConfig(
+                damping=0.1,
                 step_size=0.05,
                 step_size_bounds=(1e-4, 0.05),
                 kl_band=(0.004, 0.016),
