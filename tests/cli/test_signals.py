@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cli.command import PATIENCE, Command, start, wait_for_rows
-from ratpg.cli import main
 from ratpg.training import checkpoint
 from short_runs import FLAGS, ROLLOUT, metrics_but_times
 
@@ -87,15 +86,19 @@ def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path: Path) -> No
     assert checkpoint.load(tmp_path / "run")["timesteps"] >= 3 * ROLLOUT
 
 
-def test_ctrl_c_while_the_command_loads_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(_: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("importlib.import_module", interrupted)
-    assert main(["train", "--env", "CartPole-v1"]) == 130
-    assert capsys.readouterr().err == "ratpg: interrupted\n"
+def test_ctrl_c_while_the_command_loads_is_one_line() -> None:
+    """Whatever is in the midst of being imported, and would swallow an exception."""
+    code = (
+        "import contextlib, importlib, os, signal, sys\n"
+        "def load(name):\n"
+        "    with contextlib.suppress(BaseException):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "importlib.import_module = load\n"
+        "from ratpg.cli import main\n"
+        "sys.exit(main(['train', '--env', 'CartPole-v1']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "ratpg: interrupted\n")
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -4,10 +4,13 @@ Exit codes: 0 on success; 2 and one line on bad input, or where a run cannot go 
 after Ctrl-C or SIGTERM (the run can be resumed).
 """
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from ratpg import __version__
 
@@ -46,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{arguments[0]}': there are {', '.join(COMMANDS)}")
     module, _, name = COMMANDS[arguments[0]].partition(":")
     try:
-        command = getattr(importlib.import_module(module), name)
+        with loading():
+            command = getattr(importlib.import_module(module), name)
         return command(arguments[1:])
     except SystemExit:  # --help
         return 0
@@ -59,6 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RATPG_DEBUG") or not _is_expected(error):
             raise
         return _fail(" ".join(str(error).split()))
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Ends the process at Ctrl-C, while nothing can be lost.
+
+    A KeyboardInterrupt would not do in the midst of imports: what is raised while PyTorch imports NumPy is dropped, and
+    half of NumPy is left.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(_fail("interrupted", INTERRUPTED))
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_expected(error: Exception) -> bool:

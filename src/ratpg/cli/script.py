@@ -1,12 +1,13 @@
 """``ratpg bench`` and ``ratpg reproduce``: the scripts of the repository's ``benchmarks/`` and ``experiments/``."""
 
 import contextlib
+import importlib
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-from ratpg.cli import INTERRUPTED
+from ratpg.cli import INTERRUPTED, loading
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -42,6 +43,8 @@ if __name__ == "__main__":
     path = Path(sys.argv[1])
     del sys.argv[0]
     sys.path[0] = str(path.parent)
+    with loading():
+        importlib.import_module("torch")  # which all of them need
     try:
         runpy.run_path(str(path), run_name="__main__")
     except KeyboardInterrupt:
