@@ -48,5 +48,5 @@ if __name__ == "__main__":
     try:
         runpy.run_path(str(path), run_name="__main__")
     except KeyboardInterrupt:
-        print("ratpg: interrupted; run it again: trainings go on where they were, the rest starts anew", file=sys.stderr)
+        print("ratpg: interrupted; run again, trainings go on where they were, the rest starts anew", file=sys.stderr)
         sys.exit(INTERRUPTED)
