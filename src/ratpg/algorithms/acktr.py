@@ -13,6 +13,7 @@ from ratpg.natgrad import Recorder
 from ratpg.natgrad.layers import has_factor
 from ratpg.optim.kfac import KFAC, LARGEST_BLOCK
 from ratpg.rl.batch import Batch
+from ratpg.rl.networks.recurrent import RecurrentBody
 from ratpg.rl.policy import ActorCritic
 
 
@@ -25,13 +26,13 @@ class ACKTRConfig:
     anneal_step_size: bool = True
     """Let the greatest step size and the KL clip fall linearly to 0 over the run."""
     kl_clip: float = 0.003
-    """Divergence ½ gᵀ(F̂ + λI)g that one step may cause, by the quadratic model; for the critic too."""
+    """Divergence ½ η² gᵀ(F̂ + λI)g that one step ηg may cause, by the quadratic model; for the critic too."""
     damping: float = 0.1
     """Damping λ of the Fisher matrix, > 0."""
     factor_decay: float = 0.9
     """Decay of the averages of the Kronecker factors."""
     inverse_interval: int = 5
-    """Mini-batches from one inversion of the factors to the next."""
+    """Mini-batches from one inversion of the factors to the next; with EKFAC, from one eigenbasis to the next."""
     eigenvalue_corrected: bool = False
     """EKFAC: the block's own diagonal in the eigenbasis of the factors."""
     entropy_coefficient: float = 0.01
@@ -57,7 +58,8 @@ class ACKTR:
     """Updates a policy from rollouts.
 
     Per mini-batch the actor moves by ``η F̂⁻¹ ∇ mean(r y)`` and the critic, as a Gaussian of unit variance, by
-    ``−η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its Kronecker-factored matrix and ``η = min(η_max, √(2δ / gᵀ(F̂ + λI)g))``.
+    ``−η Ĝ⁻¹ ∇ mean(½ (R − V)²)``, each with its damped Kronecker-factored matrix (`KFAC`), and
+    ``η = min(η_max, √(2δ / gᵀF̂g))`` for a direction ``g``.
     Where they share layers both are one network with one matrix, that of the joint likelihood (`joint_score`).
     Deviations from the paper: no momentum, the actions of the rollout stand for sampled ones in the Fisher matrix
     (they were drawn from the policy), and the critic is fitted in PopArt's units.
@@ -68,7 +70,7 @@ class ACKTR:
         generator: source of the mini-batches' order, and of the values drawn.
 
     Raises:
-        BadConfig: where a parameter is too large for a block of its own, as an LSTM's are.
+        BadConfig: where a parameter is too large for a block of its own, as an LSTM's are and those before it.
     """
 
     measures = False
@@ -82,9 +84,14 @@ class ACKTR:
         self.recorders = {name: Recorder.over(network, keep_tokens=True) for name, network in networks.items()}
         self.kfac = {name: KFAC(*options) for name in networks}
         for network in networks.values():
+            # What an LSTM is fed by is differentiated through time with it, and no layer to `natgrad`.
+            recurrent = {
+                part for body in network.modules() if isinstance(body, RecurrentBody) for part in body.modules()
+            }
+            layers = {module for module in network.modules() if has_factor(module)} - recurrent
             for module in network.modules():
                 for name, parameter in module._parameters.items():
-                    if parameter is not None and parameter.numel() > LARGEST_BLOCK and not has_factor(module):
+                    if parameter is not None and parameter.numel() > LARGEST_BLOCK and module not in layers:
                         raise BadConfig(
                             f"acktr has no curvature for '{name}' of {type(module).__name__}, which has "
                             f"{parameter.numel()} entries (at most {LARGEST_BLOCK}): make the layer smaller, or choose "

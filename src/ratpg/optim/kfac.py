@@ -47,8 +47,8 @@ class KFAC:
         """Moves the averages towards a mini-batch's factors.
 
         Raises:
-            TypeError: for a parameter of more than `LARGEST_BLOCK` entries that belongs to no linear layer and no
-                convolution, and for a convolution in groups.
+            TypeError: for a parameter of more than `LARGEST_BLOCK` entries that is not recorded as a linear layer's or
+                a convolution's, and for a convolution in groups.
         """
         self._updates += 1
         fresh = (self._updates - 1) % self.interval == 0
@@ -67,7 +67,11 @@ class KFAC:
             self._rescale(factors, fresh)
 
     def precondition(self, factors: Sequence[Factor], gradient: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``(F̂ + λI)⁻¹ g``, {parameter name: tensor}, for the gradient of all parameters of these factors."""
+        """``F̂⁻¹ g``, {parameter name: tensor}, for the gradient of all parameters of these factors.
+
+        The damped block of a layer is ``(D + √λ/π I) ⊗ (A + π√λ I)``, with factors ``A`` of its inputs and ``D`` of its
+        outputs, and of any other parameter, or with ``eigenvalue_corrected``, the block plus ``λI``.
+        """
         direction: dict[str, Tensor] = {}
         for factor in factors:
             layer = _name(factor)
@@ -170,7 +174,10 @@ def _moments(factor: Factor) -> dict[str, Tensor]:
             d_moment = d_moment + d.T @ d / (len(factor.gradients) * inputs.shape[1])
         return {f"input {layer}": torch.as_tensor(a_moment), f"output {layer}": torch.as_tensor(d_moment)}
     if not isinstance(factor, DenseFactor) or factor.rows.shape[1] > LARGEST_BLOCK:
-        raise TypeError(f"KFAC has no block for parameter '{layer}': it belongs to no linear layer and no convolution")
+        raise TypeError(
+            f"KFAC has no block for parameter '{layer}': where none is recorded as a linear layer's or a convolution's "
+            f"it has at most {LARGEST_BLOCK} entries"
+        )
     return {f"block {layer}": factor.rows.T @ factor.rows / len(factor.rows)}
 
 
