@@ -1,9 +1,11 @@
 """Recurrent policies: a sequence's steps are samples of one recorded forward pass."""
 
+import pytest
 import torch
 from torch import nn
 
 from ratpg.algorithms import RAT, RATConfig
+from ratpg.algorithms.checks import BadConfig
 from ratpg.natgrad import dense
 
 from .problem import ENVS, RECURRENT, make_batch, make_policy
@@ -38,3 +40,8 @@ def test_rat_takes_the_dense_natural_gradient_of_whole_sequences() -> None:
         nn.utils.vector_to_parameters(vector + STEP * scores.T @ (ratio * transformed) / len(y), parameters)
     actual, expected = (nn.utils.parameters_to_vector(p.actor.parameters()).detach() for p in (policy, naive))
     assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-7  # a root mean square has 1e-8 added
+
+
+def test_curvature_of_some_rows_is_refused_since_the_first_ones_are_the_first_steps() -> None:
+    with pytest.raises(BadConfig, match="curvature_rows needs a policy without an LSTM"):
+        RAT(make_policy(RECURRENT), RATConfig(curvature_rows=8), torch.Generator())

@@ -1,5 +1,7 @@
 """Updates of shared layers against naive ones with the dense joint scores, in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,8 +88,8 @@ def test_diag_divides_by_the_joint_diagonal() -> None:
     assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-7
 
 
-@pytest.mark.parametrize("option", [{"kaczmarz_decay": 0.5}, {"curvature_rows": 8}])
-def test_what_has_no_form_for_shared_layers_is_refused(option: dict[str, float]) -> None:
+@pytest.mark.parametrize("option", [{"kaczmarz_decay": 0.5}, {"curvature_rows": 8}, {"critic": "gauss-newton"}])
+def test_what_has_no_form_for_shared_layers_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(BadConfig, match=next(iter(option))):
         RAT(make_policy(SHARED), RATConfig(**option), torch.Generator())
 

@@ -57,6 +57,18 @@ TRAIN = {
         ["--algo", "acktr", "--lstm", "64"],
         ["acktr", "weight_ih|weight_hh", "at most 4096"],
     ),
+    "layers before an LSTM too large for K-FAC": (
+        ["--algo", "acktr", "--hidden", "128", "128", "--lstm", "8"],
+        ["acktr", "Linear", "at most 4096"],
+    ),
+    "curvature rows with an LSTM": (
+        ["--lstm", "8", "--critic-minibatches", "4", "--curvature-rows", "64"],
+        ["curvature_rows", "LSTM"],
+    ),
+    "a Gauss-Newton critic with shared layers": (
+        ["--shared", "--critic", "gauss-newton"],
+        ["gauss-newton", "needs separate networks"],
+    ),
     "unknown backend": (["--backend", "gazebo"], ["backend", "gazebo"]),
     "negative damping": (["--damping", "-1"], ["damping", "at least 0", "-1"]),
     "damping that is NaN": (["--damping", "nan"], ["damping", "finite", "nan"]),

@@ -45,7 +45,7 @@ class RATConfig:
     mean far beyond the bounds, returns at a rate of η c/λ a step. Needs damping > 0."""
     curvature_rows: int | None = None
     """Rows of a mini-batch that make the Fisher matrix, at (B/R)² less cost; None for all. The gradient is always that
-    of all rows. With separate networks."""
+    of all rows. With separate networks and without an LSTM, whose rows are in the order of time."""
     epochs: int = 2
     """Passes over each rollout by the actor."""
     minibatches: int = 2
@@ -114,7 +114,7 @@ class RAT:
 
     Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
-    *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c mean(Ã_V ½(R − V)²)`` gives ``g``.
+    *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
 
     Args:
         policy: the policy to improve, in place.
@@ -122,7 +122,8 @@ class RAT:
         generator: source of the mini-batches' order, and of the values drawn.
 
     Raises:
-        BadConfig: for a Kaczmarz decay or curvature rows where layers are shared.
+        BadConfig: for a Kaczmarz decay, curvature rows or a Gauss-Newton critic where layers are shared; for curvature
+            rows with an LSTM.
     """
 
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
@@ -132,6 +133,10 @@ class RAT:
             raise BadConfig(f"kaczmarz_decay must be 0 with shared layers, got {config.kaczmarz_decay:g}")
         if self.shared and config.curvature_rows:
             raise BadConfig(f"curvature_rows needs separate networks, got {config.curvature_rows}")
+        if self.shared and config.critic != "adam":
+            raise BadConfig(f"critic '{config.critic}' needs separate networks: leave out --shared")
+        if policy.spec.lstm and config.curvature_rows:  # the first rows of sequences are their first steps
+            raise BadConfig(f"curvature_rows needs a policy without an LSTM, got {config.curvature_rows}")
         network = policy if self.shared else policy.actor
         self.transform = AdvantageTransform(network, config.damping, config.curvature_rows)
         self.critic = None if self.shared else _critic(policy, config, generator)
@@ -208,7 +213,8 @@ class RAT:
             size: the step size, a scalar.
             bonus: the entropy's weight, a scalar.
             measured: whether the cosine of the direction with the damped natural gradient of the advantages alone,
-                without entropy, weight decay and what Kaczmarz carries, is returned too.
+                without entropy and weight decay, is returned too. It is asked for the first mini-batch of a rollout,
+                where Kaczmarz has nothing to carry yet.
 
         Returns:
             Norm of the direction, whether its system took more than a Cholesky factorisation, and perhaps the cosine;
