@@ -20,6 +20,7 @@ SHARED_RECURRENT = dataclasses.replace(RECURRENT, shared=True)
 BINARY = PolicySpec((D,), (2,), (2, 2), (0, 0), hidden=(6,), activation="tanh")
 SEVERAL = PolicySpec((D,), (2,), (3, 2), (0, 0), hidden=(6,), activation="tanh")
 DISCRETE = PolicySpec((D,), (), (3,), (0,), hidden=(6,), activation="tanh")
+SHARED_DISCRETE = dataclasses.replace(DISCRETE, shared=True)
 
 
 def make_policy(spec: PolicySpec) -> ActorCritic:

@@ -56,6 +56,42 @@ def adam(policy: ActorCritic, **changes: object) -> AdamCritic:
     return AdamCritic(policy, generator=torch.Generator().manual_seed(7), **values | changes)
 
 
+@pytest.mark.parametrize("max_grad_norm", [0.3, 1e3])
+@pytest.mark.parametrize("written_out", [True, False])
+def test_a_fit_by_adam_equals_the_naive_one(
+    max_grad_norm: float, written_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, naive = make_policy(GAUSSIAN), make_policy(GAUSSIAN)
+    batch, other = make_batch(policy), make_batch(policy, seed=2)
+    if not written_out:
+        monkeypatch.setattr(policy, "critic_layers", lambda: None)
+    critic = adam(policy, max_grad_norm=max_grad_norm)
+    losses = [critic.fit(batch), critic.fit(other)]
+
+    parameters, generator = list(naive.critic.parameters()), torch.Generator().manual_seed(7)
+    m, v, count = torch.zeros_like(nn.utils.parameters_to_vector(parameters)), 0.0, 0
+    clipped = []
+    for given, loss in zip((batch, other), losses, strict=True):
+        naive.value_head.update(given.returns)
+        targets, seen = (given.returns - naive.value_head.mean) / naive.value_head.std, []
+        for _ in range(3):
+            for index in torch.randperm(ROWS, generator=generator).tensor_split(2):
+                error = (naive.critic(given.observations[index]) - targets[index]).square().mean()
+                g = torch.cat([g.flatten() for g in torch.autograd.grad(error, parameters)])
+                clipped.append(float(g.norm()) > max_grad_norm)
+                g = g * min(1.0, max_grad_norm / (float(g.norm()) + 1e-6))
+                count, m, v = count + 1, 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.square()
+                step = 1e-2 * m / (1 - 0.9**count) / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
+                theta = nn.utils.parameters_to_vector(parameters).detach()
+                nn.utils.vector_to_parameters(theta - step.detach(), parameters)
+                seen.append(float(error.detach()))
+        assert loss == pytest.approx(sum(seen) / len(seen))
+    assert any(clipped) == (max_grad_norm < 1)
+    actual, expected = (nn.utils.parameters_to_vector(p.critic.parameters()).detach() for p in (policy, naive))
+    # Adam's counter, and so its correction of the averages, is float32.
+    assert ((actual - expected).norm() / expected.norm()).item() < 1e-8
+
+
 def test_whether_adam_can_be_captured_is_its_devices_and_not_its_states() -> None:
     saved = adam(make_policy(GAUSSIAN)).state_dict()
     for group in saved["optimizer"]["param_groups"]:

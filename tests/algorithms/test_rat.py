@@ -112,6 +112,31 @@ def test_the_iterate_decays_towards_the_weight_decay(zeta: float) -> None:
     assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("spec", [GAUSSIAN, DISCRETE], ids=["gaussian", "categorical"])
+def test_with_curvature_of_some_rows_the_whole_gradient_meets_their_matrix(spec: PolicySpec) -> None:
+    rows, damping = 3, 0.05
+    # The weight decay is left out, since it would grow along what only the other rows know of.
+    settings = config(damping=damping, curvature_rows=rows, weight_decay=0.2, step_size=0.05, entropy_coefficient=0.0)
+    policy, naive = make_policy(spec), make_policy(spec)
+    batch = make_batch(policy)
+    RAT(policy, settings, torch.Generator().manual_seed(7)).update(batch)
+
+    parameters, generator = list(naive.actor.parameters()), torch.Generator().manual_seed(7)
+    before = nn.utils.parameters_to_vector(parameters).detach()
+    for _ in range(settings.epochs):
+        for index in torch.randperm(ROWS, generator=generator).tensor_split(settings.minibatches):
+            log_prob = naive.actor(batch.observations[index]).log_prob(batch.actions[index])
+            scores = dense.score_matrix(log_prob, parameters)
+            weights = (log_prob.detach() - batch.log_prob[index]).exp().clamp(*settings.ratio_bounds)
+            gradient = scores.T @ (weights * batch[index].normalized_advantages) / len(index)
+            fisher = scores[:rows].T @ torch.diag(weights[:rows]) @ scores[:rows] / rows
+            g = torch.linalg.solve(fisher + damping * torch.eye(len(before), dtype=torch.float64), gradient)
+            vector = nn.utils.parameters_to_vector(parameters).detach()
+            nn.utils.vector_to_parameters(vector + settings.step_size * g, parameters)
+    actual, expected = (nn.utils.parameters_to_vector(p.actor.parameters()).detach() for p in (policy, naive))
+    assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-10
+
+
 def test_with_no_advantages_the_entropy_alone_is_raised() -> None:
     policy = make_policy(GAUSSIAN)
     batch = make_batch(policy)
