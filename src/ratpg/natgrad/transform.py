@@ -131,6 +131,8 @@ class AdvantageTransform:
     def plan(self) -> Plan:
         """How the share of each layer of what was recorded and handed to the last call is found; prints as a table.
 
+        Counted for all rows; with ``curvature_rows`` the flops of ``K`` are ``(R/B)²`` of these.
+
         Raises:
             CaptureError: where no call followed the last recording.
         """

@@ -10,7 +10,7 @@
              first standard deviation and mini-batches of 256 instead of 64 (``results/default_search``). TRPO: one step
              a rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, a larger step,
              and RAT's discount and bounds of actions (3011 instead of 1972 on Hopper). ACKTR: RAT's too, its damping,
-             and an entropy weight that stays (2966 instead of 242 to 1150 on Ant). Diag: a first step that is no longer
+             and an entropy weight that stays (2694 instead of 790 on Ant). Diag: a first step that is no longer
              than the KL band allows.
 """
 
