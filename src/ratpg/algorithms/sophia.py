@@ -20,7 +20,7 @@ from ratpg.rl.policy import ActorCritic
 class SophiaConfig:
     """Hyperparameters of Sophia."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Step size η, the most that an entry moves in a step."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to 0 over the run."""

@@ -154,7 +154,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
     },
     "sophia": {
         "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, SophiaConfig()),
-        "paper": (PAPER_RUN, SophiaConfig(learning_rate=3e-4, anneal_learning_rate=False, epochs=4, minibatches=8)),
+        "paper": (PAPER_RUN, SophiaConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
     },
     "diag": {
         "default": ({}, DiagConfig()),
