@@ -17,9 +17,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 from ratpg.cli.arguments import parse_train
 from ratpg.training.logging import read_metrics
 
-ROOT = Path("runs/evidence")
+ROOT, TRIED = Path("runs/evidence"), Path("runs/tried")
 RUNS, CURVES = Path("results/runs.csv"), Path("results/curves.csv")
 PACKAGES = ("torch", "numpy", "envpool", "gymnasium", "mujoco")
 BEFORE = {
@@ -55,10 +56,11 @@ class Run:
     steps: int
     arguments: tuple[str, ...] = ()
     device: str = "cpu"
+    root: Path = ROOT
 
     @property
     def directory(self) -> Path:
-        return ROOT / f"{self.env}-{self.name}-s{self.seed}"
+        return self.root / f"{self.env}-{self.name}-s{self.seed}"
 
     @property
     def command(self) -> str:
@@ -99,15 +101,17 @@ def _settings(command: str) -> Settings:
     return json.loads(json.dumps(values))  # tuples become lists, as in what is read back
 
 
-def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> None:
+def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> list[str]:
     """Trains what the tables lack, ``parallel`` single-threaded runs at a time, and records each when it ends.
 
     Args:
         runs: the trainings.
         parallel: how many at a time.
         record: whether they go into the tables, or are only tried out.
+
+    Returns:
+        The folders of those that failed.
     """
-    ROOT.mkdir(parents=True, exist_ok=True)
     recorded = _read(RUNS)
     missing = [run for run in runs if not any(run.owns(row) for row in recorded)]
     failed = []
@@ -118,18 +122,18 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> None:
         for training in as_completed(trainings):
             run = trainings[training]
             if training.result():
-                if record:
+                if record and not any(run.owns(row) for row in _read(RUNS)):  # by another process meanwhile
                     _record(run)
             else:
                 failed.append(str(run.directory))
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C: those under way have it too and save themselves
-    if failed:
-        sys.exit(f"these runs failed, see the .log beside each: {', '.join(failed)}")
+    return failed
 
 
 def _train(run: Run) -> bool:
     directory = run.directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
     if not _is_complete(run):
         _set_aside_if_other(run)
         command = run.command
@@ -148,16 +152,25 @@ def _set_aside_if_other(run: Run) -> None:
     """Moves a folder of this name out of the way where it holds a run with other settings, or one without a start."""
     marker = _beside(run.directory, "config")
     resumable = (run.directory / "checkpoint.pt").exists()
-    if run.directory.exists() and not (resumable and marker.exists() and marker.read_text() == run.fingerprint):
+    if run.directory.exists() and not (resumable and _is_of(run)):
         for path in (run.directory, *(_beside(run.directory, suffix) for suffix in ("config", "commits", "log"))):
             if path.exists():
                 path.rename(path.with_name(f"{int(time.time())}-{path.name}"))
-    marker.write_text(run.fingerprint)
+    if not _is_of(run):
+        marker.write_text(json.dumps(run.settings, sort_keys=True))
+
+
+def _is_of(run: Run) -> bool:
+    """Whether what stands in the run's folder has its settings."""
+    marker = _beside(run.directory, "config")
+    try:
+        return marker.exists() and run.owns({"settings": marker.read_text()})
+    except ValueError:  # it was cut off while it was written
+        return False
 
 
 def _is_complete(run: Run) -> bool:
-    marker = _beside(run.directory, "config")
-    if not marker.exists() or marker.read_text() != run.fingerprint:
+    if not _is_of(run):
         return False
     try:
         metrics = read_metrics(run.directory)
@@ -173,14 +186,21 @@ def _beside(directory: Path, suffix: str) -> Path:
 def commit() -> str:
     """The commit that is run, with ``-dirty`` where the code differs from it (``results/`` does as soon as one is)."""
     describe = ["git", "describe", "--always"]
-    name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    described = subprocess.run(describe, capture_output=True, text=True)
+    if described.returncode:
+        return "unknown"  # no clone, but a copy of the files
+    name = described.stdout.strip()
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "experiments"]).returncode
     return f"{name}-dirty" if changed else name
 
 
 def versions() -> str:
     """Of Python and of the packages that decide a figure."""
-    return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in PACKAGES)])
+    found = [f"python={platform.python_version()}"]
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # EnvPool is for Linux alone
+            found.append(f"{name}={version(name)}")
+    return " ".join(found)
 
 
 def _record(run: Run) -> None:
@@ -230,7 +250,8 @@ def _append(table: Path, rows: Sequence[Row]) -> None:
 def results_of(runs: Sequence[Run]) -> list[Row]:
     """The recorded rows of these runs, in their order, under the names that the runs have here."""
     recorded = _read(RUNS)
-    return [row | {"name": run.name} for run in runs for row in recorded if run.owns(row)]
+    found = [(run, next((row for row in recorded if run.owns(row)), None)) for run in runs]
+    return [row | {"name": run.name} for run, row in found if row is not None]
 
 
 def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:

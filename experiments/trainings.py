@@ -1,12 +1,13 @@
 """Experiments made of many trainings: which are run here, and what is written of those that are recorded."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ratpg.training.plots import plot_curves
 from report import RESULTS, write_csv, write_summary
-from runner import Row, Run, curves_of, results_of, run_all, table_of
+from runner import TRIED, Row, Run, curves_of, results_of, run_all, table_of
 
 Draw = Callable[[Sequence[Row]], None]
 
@@ -27,18 +28,26 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
     parser.add_argument("--device", default="cpu", help="of the networks, such as cuda")
     parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
     arguments = parser.parse_args()
+    failed: list[str] = []
     if not arguments.redraw:
         chosen = [
             replace(run, device=arguments.device)
             for run in runs
             if arguments.seeds is None or run.seed in arguments.seeds
         ]
+        if not chosen:
+            seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+            sys.exit(f"no training here has such a seed: choose among {seeds}")
         if arguments.steps:
-            run_all([replace(run, steps=arguments.steps) for run in chosen], arguments.parallel, record=False)
-            print("tried out: the runs are in runs/evidence, and nothing is recorded")
-            return
-        run_all(chosen, arguments.parallel)
-    write(name, runs, draw)
+            tried = [replace(run, steps=arguments.steps, root=TRIED) for run in chosen]
+            failed = run_all(tried, arguments.parallel, record=False)
+            print(f"tried out: the runs are in {TRIED}, and nothing is recorded")
+        else:
+            failed = run_all(chosen, arguments.parallel)
+    if not arguments.steps:
+        write(name, runs, draw)
+    if failed:
+        sys.exit(f"these runs failed, see the .log beside each: {', '.join(failed)}")
 
 
 def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
