@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ratpg.natgrad import AdvantageTransform, CaptureError, dense
+from ratpg.natgrad import AdvantageTransform, CaptureError, batched, dense
 from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
 from ratpg.natgrad.layer import Layer
 from ratpg.natgrad.layers import build_factors
@@ -83,6 +83,24 @@ def test_batched_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ratpg.natgrad.batched.VJP_CHUNK_BYTES", 1)
     transform(log_prob, y)
     assert relative_error(transform.gram(), whole) <= 1e-12
+
+
+def test_batched_rows_of_images_come_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each of the vectors that are batched has gradients of all samples' images on its way to the weights.
+    samples, width, size = 16, 8, 10
+    first = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, width, 3, padding=1))
+    net = nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.Linear(width * size**2, 1))
+    transform, chunks = AdvantageTransform(net), []
+    rows = batched._rows
+    monkeypatch.setattr(
+        batched, "_rows", lambda y, p, cotangents: chunks.append(len(cotangents)) or rows(y, p, cotangents)
+    )
+    image = samples * width * size**2 * 4
+    monkeypatch.setattr(batched, "VJP_CHUNK_BYTES", 5 * batched.ALIVE * image + 4096)
+    with transform.record():
+        log_prob = net(torch.randn(samples, 1, size, size)).squeeze(1)
+    transform(log_prob, torch.ones(samples))
+    assert chunks == [5, 5, 5, 1]
 
 
 def test_gradients_are_let_go_as_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,20 @@
 """Rows of what no layer's factor covers, by batched vector-Jacobian products: slower, never wrong."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor
 
 VJP_CHUNK_BYTES = 256 * 2**20
-"""Budget for the cotangents and rows of one chunk of batched vector-Jacobian products, in bytes."""
+"""Budget for one chunk of batched vector-Jacobian products, in bytes: cotangents, rows, and what is between them."""
+ALIVE = 4
+"""Gradients of the size of the largest that a backward pass holds at a time (3.6 were seen with convolutions)."""
 
 
 def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[Factor]:
@@ -24,8 +28,8 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
         CaptureError: where ``log_prob`` does not depend on one of them.
     """
     samples = len(log_prob)
-    row_bytes = (samples + sum(p.numel() for p in parameters.values())) * log_prob.element_size()
-    chunk = max(1, VJP_CHUNK_BYTES // row_bytes)
+    entries = samples + sum(p.numel() for p in parameters.values()) + ALIVE * _largest_gradient(log_prob)
+    chunk = max(1, VJP_CHUNK_BYTES // (entries * log_prob.element_size()))
     identity = torch.eye(samples, dtype=log_prob.dtype, device=log_prob.device)
     rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
     for cotangents in identity.split(chunk):
@@ -38,6 +42,18 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
                 )
             collected.append(part.to_dense() if part.is_sparse else part)
     return [DenseFactor(torch.cat(parts), name, "rows, by batched products") for name, parts in rows.items()]
+
+
+def _largest_gradient(log_prob: Tensor) -> int:
+    """Entries of the largest gradient on the way through a graph: each vector has its own, of the whole batch."""
+    largest, seen, waiting = 0, set[Node](), [log_prob.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            largest = max([largest, *(math.prod(given.shape) for given in getattr(node, "_input_metadata", ()))])
+            waiting.extend(following for following, _ in node.next_functions)
+    return largest
 
 
 def _rows(log_prob: Tensor, parameters: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor | None]:

@@ -14,7 +14,8 @@ class LayerPlan:
         parameters: names of the parameters it covers.
         factor: how its share of ``K`` is found.
         bytes: held from the backward pass to the end of the step; a layer's input, which the graph holds too, counts.
-        flops: operations of the share of ``K``, from the diagonal down; 2 for a multiply-add.
+        flops: operations of the share of ``K``, from the diagonal down; 2 for a multiply-add. The backward passes that
+            bring rows by batched products, one a sample, are not counted.
     """
 
     parameters: tuple[str, ...]
