@@ -56,6 +56,8 @@ def beside_paper(rows: Sequence[Row]) -> list[Row]:
 def aggregated(rows: Sequence[Row]) -> list[Row]:
     """Interquartile mean and interval of each configuration that has all of `COMPARED`, in units of the paper's PPO.
 
+    Of every task as many runs count, the first ones, as there are of that with the fewest.
+
     Raises:
         ValueError: where a configuration has two versions of one task, whose returns cannot be compared.
     """
@@ -68,13 +70,14 @@ def aggregated(rows: Sequence[Row]) -> list[Row]:
         if len({task_of(env) for env in by_env}) < len(by_env):
             raise ValueError(f"{name} has two versions of one task: {', '.join(sorted(by_env))}")
         if len(by_env) == len(COMPARED):
+            fewest = min(len(runs) for runs in by_env.values())
+            by_env = {env: runs[:fewest] for env, runs in by_env.items()}
             low, high = interval(by_env)
-            several = min(len(runs) for runs in by_env.values()) > 1  # one run a task can be drawn in one way only
             table.append(
                 {
                     "run": name,
                     "interquartile mean": f"{interquartile_mean(by_env):.2f}",
-                    "95 % interval": f"{low:.2f} to {high:.2f}" if several else "–",
+                    "95 % interval": f"{low:.2f} to {high:.2f}" if fewest > 1 else "–",
                     "runs": str(sum(len(runs) for runs in by_env.values())),
                 }
             )
