@@ -11,7 +11,7 @@
              a rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, a larger step,
              and RAT's discount and bounds of actions (3011 instead of 1972 on Hopper). ACKTR: RAT's too, its damping,
              and an entropy weight that stays (2694 instead of 790 on Ant). Diag: a first step that is no longer
-             than the KL band allows.
+             than the KL band allows. Sophia: a third of the learning rate that it was given first.
 """
 
 from dataclasses import replace
