@@ -28,6 +28,9 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
     parser.add_argument("--device", default="cpu", help="of the networks, such as cuda")
     parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
     arguments = parser.parse_args()
+    known = sorted({run.seed for run in runs})
+    if unknown := [seed for seed in arguments.seeds or known if seed not in known]:
+        sys.exit(f"no training here has the seed {unknown[0]}: choose among {', '.join(map(str, known))}")
     failed: list[str] = []
     if not arguments.redraw:
         chosen = [
@@ -35,9 +38,6 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
             for run in runs
             if arguments.seeds is None or run.seed in arguments.seeds
         ]
-        if not chosen:
-            seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
-            sys.exit(f"no training here has such a seed: choose among {seeds}")
         if arguments.steps:
             tried = [replace(run, steps=arguments.steps, root=TRIED) for run in chosen]
             failed = run_all(tried, arguments.parallel, record=False)

@@ -46,9 +46,10 @@ def test_what_is_tried_out_is_shorter_and_not_recorded(tmp_path: Path, monkeypat
     assert started[0].directory != RUNS[1].directory  # which may hold what is not finished
 
 
-def test_seeds_that_no_training_has_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["toy", "--seeds", "7"])
-    with pytest.raises(SystemExit, match="choose among 0, 1, 2"):
+@pytest.mark.parametrize("seeds", [["7"], ["1", "7"]])
+def test_a_seed_that_no_training_has_is_an_error(seeds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["toy", "--seeds", *seeds])
+    with pytest.raises(SystemExit, match="no training here has the seed 7: choose among 0, 1, 2"):
         trainings.run("Toy.", "toy", RUNS)
 
 
