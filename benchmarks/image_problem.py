@@ -38,18 +38,10 @@ class ImageProblem:
         return Categorical(logits=self.actor(self.observations), validate_args=False).log_prob(self.actions)
 
     def rat(self) -> dict[str, Tensor]:
-        """Factors, Gram matrix, Cholesky, one weighted product a layer."""
+        """Each layer's factor in turn added to the Gram matrix, Cholesky, and a second backward pass."""
         with self.transform.record():
             log_prob = self._log_prob()
         return self.transform(log_prob, self.advantages, self.weights).direction
-
-    def rat_twice(self) -> None:
-        """The transformed advantage alone, and its policy gradient by a second backward pass: no factor is held."""
-        with self.transform.record():
-            log_prob = self._log_prob()
-        transformed = self.transform.solve(log_prob, self.advantages[:, None], self.weights).x[:, 0]
-        self.adam.zero_grad()
-        (self.weights * transformed * log_prob).mean().backward()
 
     def ppo(self) -> None:
         """Clipped surrogate, backpropagation, gradient clipping, Adam."""

@@ -68,17 +68,16 @@ def measure_images(batch: int, repeats: int, threads: int) -> list[Row]:
     """One row a way, for IMPALA on images.
 
     Memory is the peak over two steps in a fresh process, the first of which is compared with autograd as well; of the
-    slow materialised way over one. ``scores`` are the bytes in which ``H`` is held: every layer's factors; the largest
-    of them, where they are let go one by one and a second backward pass gives the gradient; or the whole matrix.
+    slow materialised way over one. ``scores`` are the bytes in which ``H`` is held: what the plan says of the
+    factors, or the whole matrix.
     """
     problem = ImageProblem(batch)
-    ppo, rat, twice = interleaved([problem.ppo, problem.rat, problem.rat_twice], repeats)
+    ppo, rat = interleaved([problem.ppo, problem.rat], repeats)
     plan = problem.transform.plan()
     print(plan, flush=True)
     whole = 4 * batch * sum(parameter.numel() for parameter in problem.parameters.values())
-    largest = max(layer.bytes for layer in plan.layers)
     rows: list[Row] = []
-    ways = ("ppo", ppo, 0), ("rat", rat, plan.bytes), ("rat_twice", twice, largest), ("materialised", 0.0, whole)
+    ways = ("ppo", ppo, 0), ("rat", rat, plan.bytes), ("materialised", 0.0, whole)
     for way, seconds, scores in ways:
         arguments = ["--memory", IMAGES, way, "--batch", str(batch), "--threads", str(threads)]
         fresh = in_fresh_process(arguments)

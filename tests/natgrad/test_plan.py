@@ -53,13 +53,15 @@ def test_rows_that_are_larger_than_the_budget_are_formed_in_slices(monkeypatch: 
     assert [(layer.factor, layer.bytes) for layer in layers] == [("rows, in slices", images_and_gradients)]
 
 
-def test_it_prints_as_a_table_with_a_line_a_layer() -> None:
+def test_it_prints_as_a_table_with_a_line_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     transform = _planned(nn.Sequential(nn.Linear(6, 4), nn.ConvTranspose1d(1, 1, 2).requires_grad_(False)), 10, 1, 6)
     lines = str(transform.plan()).splitlines()
     assert lines[0].split() == ["layer", "factor", "MB", "Mflop"]
     assert lines[1].startswith("0.weight, 0.bias  outer product")
     assert lines[-1].split()[0] == "together"
     assert repr(transform.plan()) == str(transform.plan())
+    monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", -1)
+    assert str(_planned(nn.Linear(6, 4), 10, 6).plan()).splitlines()[-1].startswith("one at a time")
 
 
 def test_before_any_call_there_is_none() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ratpg.natgrad import transform as module
+from ratpg.natgrad import scores as module
 
 from .cases import CASES
 from .oracle import solve

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from ratpg.natgrad.backward import backward_to
 from ratpg.natgrad.batched import batched_factors
 from ratpg.natgrad.errors import CaptureError
-from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
 from ratpg.natgrad.free import stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
@@ -112,6 +112,11 @@ class Recorder:
         """Lets go of what was recorded, and so of the graph behind it."""
         self.calls, self.expansions = [], []
         self._entered = False
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the inputs of all the calls recorded."""
+        return bytes_of(*(call.inputs for call in self.calls))
 
     def factors(self, log_prob: Tensor) -> list[Factor]:
         """The factors that together are ``H [B, p]`` for ``log_prob [B]``.

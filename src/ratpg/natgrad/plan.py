@@ -1,6 +1,5 @@
 """What each layer's share of the Gram matrix takes, and in which way it is found: the choices made visible."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratpg.natgrad.factors import Factor
@@ -13,7 +12,7 @@ class LayerPlan:
     Attributes:
         parameters: names of the parameters it covers.
         factor: how its share of ``K`` is found.
-        bytes: held from the backward pass to the end of the step; a layer's input, which the graph holds too, counts.
+        bytes: that it takes; a layer's input, which the graph holds too, counts.
         flops: operations of the share of ``K``, from the diagonal down; 2 for a multiply-add. The backward passes that
             bring rows by batched products, one a sample, are not counted.
     """
@@ -26,13 +25,21 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The factors that together are ``H``, in the order in which the backward pass met them."""
+    """The factors that together are ``H``, in the order in which the backward pass met them.
+
+    Attributes:
+        layers: these.
+        held: whether all are held from the backward pass to the end of the step, or each only until the next is there.
+    """
 
     layers: tuple[LayerPlan, ...]
+    held: bool
 
     @property
     def bytes(self) -> int:
-        return sum(layer.bytes for layer in self.layers)
+        """Held at a time."""
+        each = [layer.bytes for layer in self.layers]
+        return sum(each) if self.held else max(each)
 
     @property
     def flops(self) -> int:
@@ -40,7 +47,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [(", ".join(layer.parameters), layer.factor, layer.bytes, layer.flops) for layer in self.layers]
-        rows.append(("together", "", self.bytes, self.flops))
+        rows.append(("together" if self.held else "one at a time", "", self.bytes, self.flops))
         cells = [("layer", "factor", "MB", "Mflop")]
         cells += [(name, factor, f"{held / 1e6:.2f}", f"{flops / 1e6:.1f}") for name, factor, held, flops in rows]
         w, x, y, z = (max(len(row[column]) for row in cells) for column in range(4))
@@ -50,10 +57,7 @@ class Plan:
     __repr__ = __str__
 
 
-def plan_of(factors: Sequence[Factor]) -> Plan:
-    """The plan of some factors."""
-    plans = []
-    for factor in factors:
-        cost = factor.cost()
-        plans.append(LayerPlan(factor.names, cost.way, cost.bytes, cost.flops))
-    return Plan(tuple(plans))
+def plan_of(factor: Factor) -> LayerPlan:
+    """The plan of a factor."""
+    cost = factor.cost()
+    return LayerPlan(factor.names, cost.way, cost.bytes, cost.flops)

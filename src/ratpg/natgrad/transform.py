@@ -23,11 +23,15 @@ from torch import Tensor, nn
 
 from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
-from ratpg.natgrad.factors import Factor, along, gram, lower_gram, to_parameters
 from ratpg.natgrad.lower import LowerTriangle
-from ratpg.natgrad.plan import LayerPlan, Plan, plan_of
+from ratpg.natgrad.plan import Plan
+from ratpg.natgrad.scores import HeldScores, PassingScores, Scores
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
 from ratpg.natgrad.workspace import Workspace
+
+HELD_BYTES = 64 * 2**20
+"""Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
+factor is held at a time, and the direction takes a second backward pass."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ class AdvantageTransform:
         self.damping, self.curvature_rows, self.deferred = damping, curvature_rows, False
         self._recorder = Recorder.over(actor)
         self.parameters = self._recorder.parameters
-        # What `gram` and `plan` return of the last call.
-        self._last: tuple[Callable[[], Tensor], Plan | Sequence[Factor]] | None = None
+        # What `gram` and `plan` ask of the last call.
+        self._last: tuple[Callable[[], Tensor], Scores] | None = None
         self._workspace = Workspace()
 
     def record(self) -> AbstractContextManager[None]:
@@ -136,10 +140,9 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        found = self._of_last()[1]
-        return found if isinstance(found, Plan) else plan_of(found)
+        return self._of_last()[1].plan()
 
-    def _of_last(self) -> tuple[Callable[[], Tensor], Plan | Sequence[Factor]]:
+    def _of_last(self) -> tuple[Callable[[], Tensor], Scores]:
         if self._last is None:
             raise CaptureError("nothing recorded yet: call the transform on a recorded log_prob first")
         return self._last
@@ -175,32 +178,34 @@ class AdvantageTransform:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         y = advantages.detach()
         root = self._root(log_prob, y, weights)
-        with torch.enable_grad(), _full_precision():
-            factors = self._recorder.factors(log_prob)
-        self._last = partial(gram, factors, y), factors
+        rows = min(self.curvature_rows or len(y), len(y))
+        whole = rows == len(y)
+        if not whole and reference is not None:
+            raise ValueError("a reference needs the curvature of all rows")
+        carried = previous if decay else None
         with _full_precision():
-            carried = previous if decay else None
-            along_carried = torch.zeros_like(y) if carried is None else decay * along(factors, carried)  # ζ H g_{j−1}
+            scores = self._scores(log_prob)
+            system, moved = scores.products(root[:rows], carried, self._workspace)
+            self._last = partial(scores.gram, y), scores
+            along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
             target = root * (y - along_carried)
-            whole = self.curvature_rows is None or self.curvature_rows >= len(y)
             if whole:
                 columns = [target] if reference is None else [target, root * reference.detach()]
-                solution = self._solve(factors, root, torch.stack(columns, 1))
+                solution = self._solve_system(system, root, torch.stack(columns, 1))
                 z, *for_reference = solution.x.unbind(1)
-            elif reference is None:
-                solution, z = self._solve_rows(factors, root, target)
-                for_reference = []
             else:
-                raise ValueError("a reference needs the curvature of all rows")
+                solution, z = self._solve_rows(scores, system, root, target)
+                for_reference = []
 
-            direction = to_parameters(factors, root * z, self.parameters)
+            direction = scores.rmatvec(root * z)
             if carried is not None:
-                direction = {name: g.add_(carried[name], alpha=decay) for name, g in direction.items()}
+                direction = {name: g.add(carried[name], alpha=decay) for name, g in direction.items()}
             if whole and solution.method == "cholesky":
                 # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
                 moved = target - (self.damping + solution.jitter) * z + root * along_carried
             else:
-                moved = root * along(factors, direction)
+                moved = root * scores.matvec(direction)
+            other = scores.rmatvec(root * for_reference[0]) if for_reference else None
             if solution.holds is not None:
                 z, moved = (torch.where(solution.holds, t, 0.0) for t in (z, moved))
                 direction = {name: torch.where(solution.holds, g, 0.0) for name, g in direction.items()}
@@ -210,7 +215,7 @@ class AdvantageTransform:
             predicted_gain=moved @ (root * y),
             predicted_kl=0.5 * moved @ moved,
             solution=solution,
-            reference=to_parameters(factors, root * for_reference[0], self.parameters) if for_reference else None,
+            reference=other,
         )
 
     @torch.no_grad()
@@ -236,17 +241,11 @@ class AdvantageTransform:
             raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
         targets = targets.detach()
         root = self._root(log_prob, targets[:, 0], weights)
-        system, layers = LowerTriangle.zeros(root, self._workspace), list[LayerPlan]()
-
-        def add(factor: Factor) -> None:
-            factor.add_gram(system)
-            layers.extend(plan_of([factor]).layers)
-
-        with torch.enable_grad(), _full_precision():
-            self._recorder.visit(log_prob, add)
+        scores = PassingScores(self._recorder, log_prob)
         with _full_precision():
+            system, _ = scores.products(root, None, self._workspace)
             solution = self._solve_system(system, root, root[:, None] * targets)
-        self._last = partial(self._gram_of, system, root), Plan(tuple(layers))
+        self._last = partial(self._gram_of, system, root), scores
         return replace(solution, x=solution.x / root[:, None])
 
     def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
@@ -259,7 +258,7 @@ class AdvantageTransform:
     def _root(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         """``S = Σ^{1/2}`` as a vector."""
         w = torch.ones_like(y) if weights is None else weights.detach()
-        if not log_prob.shape == y.shape == w.shape:
+        if log_prob.ndim != 1 or not log_prob.shape == y.shape == w.shape:
             shapes = [list(t.shape) for t in (log_prob, y, w)]
             raise ValueError(f"log_prob, advantages and weights must all be [B], got {shapes}")
         if not log_prob.dtype == y.dtype == w.dtype:
@@ -271,26 +270,31 @@ class AdvantageTransform:
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         return (w / w.numel()).sqrt()
 
-    def _solve_rows(self, factors: Sequence[Factor], root: Tensor, target: Tensor) -> tuple[Solution, Tensor]:
-        """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from the first ``R`` rows.
+    def _scores(self, log_prob: Tensor) -> Scores:
+        """``H``, held where that takes little memory."""
+        if self._recorder.input_bytes > HELD_BYTES:
+            return PassingScores(self._recorder, log_prob)
+        with torch.enable_grad():
+            return HeldScores(self._recorder.factors(log_prob), len(log_prob), list(self.parameters))
+
+    def _solve_rows(
+        self, scores: Scores, system: LowerTriangle, root: Tensor, target: Tensor
+    ) -> tuple[Solution, Tensor]:
+        """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from ``K`` of the first ``R`` rows.
 
         With ``g = HᵀSt``: ``λ (λI + H_RᵀΣ_R H_R)⁻¹ g = g − H_RᵀS_R (λI + S_R K_R S_R)⁻¹ S_R H_R g``.
         """
-        rows = self.curvature_rows or len(root)
-        heads = [factor.head(rows) for factor in factors]
+        rows = len(system)
         scale = (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
-        gradient = to_parameters(factors, root * target, self.parameters)
-        solution = self._solve(heads, scale * root[:rows], scale * root[:rows] * along(heads, gradient))
+        root_of_rows = scale * root[:rows]
+        gradient = scores.rmatvec(root * target)
+        solution = self._solve_system(system, root_of_rows, root_of_rows * scores.matvec(gradient)[:rows])
         z = target.clone()
         z[:rows] -= scale * solution.x
         return solution, z / self.damping
 
-    def _solve(self, factors: Sequence[Factor], root: Tensor, rhs: Tensor) -> Solution:
-        """Solves with ``λI + SKS``."""
-        return self._solve_system(lower_gram(factors, root, self._workspace), root, rhs)
-
     def _solve_system(self, system: LowerTriangle, root: Tensor, rhs: Tensor) -> Solution:
-        """As `_solve`, from ``K``, which is overwritten."""
+        """Solves with ``λI + SKS``, from ``K``, which is overwritten."""
         system.scale(root)
         system.shift(self.damping)
         return solve_spd_deferred(system, rhs, self.damping) if self.deferred else solve_spd(system, rhs)

@@ -1,0 +1,93 @@
+"""Scores that are found anew for each product are those that are held, over the whole table of cases."""
+
+import pytest
+import torch
+from torch import nn
+
+from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad.scores import HeldScores, PassingScores
+from ratpg.natgrad.workspace import Workspace
+
+from .cases import CASES
+from .oracle import flat, problem, record, relative_error, unflat
+
+
+@pytest.fixture
+def nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", -1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_of_passing_scores_is_the_oracles(name: str, nothing_is_held: None) -> None:
+    given = problem(name)
+    h, y, w = given.scores, given.advantages, given.weights
+    transform, log_prob = record(CASES[name](), damping=0.1)
+    before = torch.randn(h.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    previous, other = unflat(before, transform.parameters), y.flip(0)
+    step = transform(log_prob, y, w, previous=previous, decay=0.7, reference=other)
+
+    assert isinstance(transform._of_last()[1], PassingScores)
+    assert step.reference is not None
+    assert list(step.direction) == list(step.reference) == list(transform.parameters)
+    assert relative_error(flat(step.direction), dense.kaczmarz_step(h, y, w, 0.1, before, 0.7)) <= 1e-10
+    assert relative_error(flat(step.reference), dense.natural_gradient(h, other, w, 0.1)) <= 1e-10
+    residual = y - 0.7 * h @ before
+    assert relative_error(step.advantage, dense.transformed_advantage(h, residual, w, 0.1)) <= 1e-10
+    moved = h @ flat(step.direction)
+    assert relative_error(step.predicted_kl, 0.5 * moved @ dense.covariance(w) @ moved) <= 1e-10
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+    assert sorted(n for layer in transform.plan().layers for n in layer.parameters) == sorted(transform.parameters)
+    assert torch.equal(flat(previous), before)
+
+
+@pytest.mark.parametrize("rows", [3, 12])
+@pytest.mark.parametrize("name", ["tanh_mlp", "conv1d_net", "gru", "embedding_of_few_ids"])
+def test_held_and_passing_scores_have_the_same_products(name: str, rows: int) -> None:
+    transform, log_prob = record(CASES[name]())
+    y = problem(name).advantages
+    g = {n: torch.randn_like(p, requires_grad=False) for n, p in transform.parameters.items()}
+    passing = PassingScores(transform._recorder, log_prob)
+    held = HeldScores(transform._recorder.factors(log_prob), len(y), list(transform.parameters))
+    for scores in (held, passing):
+        system, moved = scores.products(y[:rows], g, Workspace())
+        assert moved is not None
+        assert relative_error(system.dense(), (h := problem(name).scores)[:rows] @ h[:rows].T) <= 1e-10
+        assert relative_error(moved, h @ flat(g)) <= 1e-10
+        assert relative_error(scores.matvec(g), h @ flat(g)) <= 1e-10
+        assert relative_error(flat(scores.rmatvec(y)), h.T @ y) <= 1e-10
+        assert relative_error(scores.gram(y), h @ h.T) <= 1e-10
+    assert held.plan().layers == passing.plan().layers
+    assert held.plan().bytes == sum(layer.bytes for layer in held.plan().layers)
+    assert passing.plan().bytes == max(layer.bytes for layer in held.plan().layers)
+
+
+def test_curvature_rows_of_passing_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, case, steps = problem("tanh_mlp"), CASES["tanh_mlp"](), []
+    for budget in (-1, 2**30):
+        monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", budget)
+        transform = AdvantageTransform(case.actor, damping=0.1, curvature_rows=5)
+        with transform.record():
+            log_prob = case.log_prob()
+        steps.append(transform(log_prob, given.advantages, given.weights))
+    assert relative_error(flat(steps[0].direction), flat(steps[1].direction)) <= 1e-12
+    assert relative_error(steps[0].predicted_kl, steps[1].predicted_kl) <= 1e-12
+
+
+def test_predictions_of_passing_scores_hold_without_damping(nothing_is_held: None) -> None:
+    given = problem("more_samples_than_parameters")
+    transform, log_prob = record(CASES["more_samples_than_parameters"](), damping=0.0)
+    step = transform(log_prob, given.advantages, given.weights)
+    assert step.solution.method != "cholesky"
+    moved = given.scores @ flat(step.direction)
+    assert relative_error(step.predicted_kl, 0.5 * moved @ dense.covariance(given.weights) @ moved) <= 1e-10
+
+
+def test_layers_of_large_inputs_are_not_held() -> None:
+    actor = nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(2 * 62 * 62, 2))
+    transform = AdvantageTransform(actor)
+    for samples, expected in ((64, HeldScores), (700, PassingScores)):
+        with transform.record():
+            log_prob = actor(torch.randn(samples, 4, 64, 64)).sum(1)
+        step = transform(log_prob, torch.randn(samples))
+        assert isinstance(transform._of_last()[1], expected)
+        assert step.solution.method == "cholesky"
