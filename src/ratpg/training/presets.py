@@ -106,7 +106,7 @@ PRESETS: dict[str, dict[str, tuple[dict[str, Any], Config]]] = {
         ),
     },
     "ppo": {
-        "default": ({"gamma": 0.99, "gae_lambda": 0.95, "action_bounds": "clip"}, PPOConfig()),
+        "default": ({}, PPOConfig()),
         "paper": (PAPER_RUN, PPOConfig(anneal_learning_rate=False, epochs=4, minibatches=8)),
         # Adam's step and the entropy's weight are Procgen's authors' (Cobbe et al. 2020, arXiv 1912.01588).
         "procgen": (
