@@ -42,6 +42,8 @@ BEFORE = {
 CURVE_INTERVAL = 20_000
 """Steps between the rows that a learning curve keeps."""
 
+_under_way: set["subprocess.Popen[bytes]"] = set()
+
 Row = dict[str, str]
 Settings = dict[str, Any]
 
@@ -126,9 +128,21 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> list[str
                     _record(run)
             else:
                 failed.append(str(run.directory))
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C: those under way have it too and save themselves
+    except BaseException:
+        _stop(pool)
+        raise
+    pool.shutdown()
     return failed
+
+
+def _stop(pool: ThreadPoolExecutor) -> None:
+    """Starts no more trainings, and has those under way save themselves, or stop at once where that is interrupted."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    while True:
+        for process in list(_under_way):
+            process.terminate()
+        with suppress(KeyboardInterrupt):
+            return pool.shutdown()
 
 
 def _train(run: Run) -> bool:
@@ -143,7 +157,11 @@ def _train(run: Run) -> bool:
             commits.write(f"{commit()}\n")
         with _beside(directory, "log").open("a") as log:
             arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
-            code = subprocess.run(arguments, stdout=log, stderr=log).returncode
+            # In a session of its own: it hears of a Ctrl-C from this process, once.
+            with subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True) as process:
+                _under_way.add(process)
+                code = process.wait()
+                _under_way.discard(process)
         print(f"exit {code}: {command}", flush=True)
     return _is_complete(run)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,17 @@ def test_an_installed_package_says_where_they_are(
     assert "repository" in result.err
 
 
-def test_ctrl_c_is_one_line_once_the_script_has_put_its_things_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        lambda process: os.killpg(process.pid, signal.SIGINT),  # as a terminal does: to all that it has started
+        lambda process: process.terminate(),
+    ],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_script_puts_its_things_away_and_says_so_in_one_line(
+    interrupt: Callable[["subprocess.Popen[str]"], None], tmp_path: Path
+) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "toy.py").write_text(
         "import time\nfrom pathlib import Path\n"
@@ -82,7 +93,7 @@ def test_ctrl_c_is_one_line_once_the_script_has_put_its_things_away(tmp_path: Pa
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         wait_for(tmp_path / "started")
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it has started
+        interrupt(process)
         _, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import runner
+from ratpg.training import checkpoint
 from runner import Run
 
 FLAGS = ("--num-envs", "2", "--num-steps", "32", "--hidden", "8")
@@ -26,17 +27,21 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def wait_for_rows(process: subprocess.Popen[bytes], metrics: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def cut_off(run: Run) -> int:
     """Starts a run and interrupts it; returns how many steps it has then."""
     run.directory.parent.mkdir(parents=True)
     run.directory.with_name(f"{run.directory.name}.config").write_text(json.dumps(run.settings))
     process = subprocess.Popen([sys.executable, "-m", "ratpg.cli", *run.command.split()[1:]], stderr=subprocess.DEVNULL)
     metrics = run.directory / "metrics.csv"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_rows(process, metrics)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     return int(rows_of(metrics)[-1]["timesteps"])
@@ -59,6 +64,25 @@ def test_a_training_that_was_cut_off_goes_on_and_is_recorded_once(capsys: pytest
     assert runner.run_all([run], parallel=1) == []  # neither trained nor recorded again
     assert capsys.readouterr().out == ""
     assert len(rows_of(runner.RUNS)) == 1
+
+
+def test_an_interrupt_reaches_the_trainings_which_save_themselves() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(runner.__file__).parent)!r})\n"
+        "from runner import Run, run_all\n"
+        f"run_all([Run('toy', 'CartPole-v1', seed, 10**9, {FLAGS!r}) for seed in (0, 1)], parallel=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    first, second = (Run("toy", "CartPole-v1", seed, 10**9, FLAGS).directory for seed in (0, 1))
+    try:
+        wait_for_rows(process, first / "metrics.csv")
+        process.send_signal(signal.SIGINT)  # to it alone
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    reached = int(rows_of(first / "metrics.csv")[-1]["timesteps"])
+    assert checkpoint.load(first)["timesteps"] == reached >= 128
+    assert not second.exists() and not runner.RUNS.exists()
 
 
 def test_a_folder_with_other_settings_is_set_aside_and_kept() -> None:

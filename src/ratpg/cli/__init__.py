@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Ends the process at Ctrl-C, while nothing can be lost.
+    """Ends the process at Ctrl-C or SIGTERM, while nothing can be lost.
 
     A KeyboardInterrupt would not do in the midst of imports: what is raised while PyTorch imports NumPy is dropped, and
     half of NumPy is left.
@@ -76,11 +76,12 @@ def loading() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         os._exit(_fail("interrupted", INTERRUPTED))
 
-    before = signal.signal(signal.SIGINT, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_expected(error: Exception) -> bool:

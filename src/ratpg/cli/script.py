@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,13 @@ def _run(kind: str, arguments: list[str]) -> int:
         raise ValueError(f"name one of the {kind}s: {', '.join(sorted(names))} (and its options, or --help)")
     command = [sys.executable, "-m", "ratpg.cli.script", str(names[arguments[0]]), *arguments[1:]]
     process = subprocess.Popen(command, cwd=REPOSITORY)  # of its own, as a measurement needs it
-    while True:
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the script's too, which has things to put away
-            return process.wait()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the script's too, which has things to put away
+                return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
@@ -45,6 +50,9 @@ if __name__ == "__main__":
     sys.path[0] = str(path.parent)
     with loading():
         importlib.import_module("torch")  # which all of them need
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # and not what nohup ignores
+            signal.signal(number, signal.default_int_handler)
     try:
         runpy.run_path(str(path), run_name="__main__")
     except KeyboardInterrupt:
