@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ratpg.natgrad import scores as module
+from ratpg.natgrad.lower import LowerTriangle
 
 from .cases import CASES
 from .oracle import solve
@@ -16,16 +16,20 @@ needs_new_settings = pytest.mark.skipif(
 @needs_new_settings
 @pytest.mark.parametrize("chosen", ["tf32", "ieee"])
 @pytest.mark.parametrize("kind", ["matrix products", "convolutions"])
-def test_the_settings_of_products_are_restored(kind: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("budget", [-1, 2**30], ids=["passing", "held"])
+def test_the_settings_of_products_are_restored(
+    budget: int, kind: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = torch.backends.cuda.matmul if kind == "matrix products" else torch.backends.cudnn.conv
     before, seen = backend.fp32_precision, []
-    gram = module.lower_gram
+    zeros = LowerTriangle.zeros
 
     def spy(*arguments):
         seen.append(backend.fp32_precision)
-        return gram(*arguments)
+        return zeros(*arguments)
 
-    monkeypatch.setattr(module, "lower_gram", spy)
+    monkeypatch.setattr(LowerTriangle, "zeros", spy)
+    monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", budget)
     try:
         backend.fp32_precision = chosen
         solve(next(iter(CASES)), 0.1)

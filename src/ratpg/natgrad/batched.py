@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.plan import BATCHED
 
 VJP_CHUNK_BYTES = 256 * 2**20
 """Budget for one chunk of batched vector-Jacobian products, in bytes: cotangents, rows, and what is between them."""
@@ -31,17 +32,18 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
     entries = samples + sum(p.numel() for p in parameters.values()) + ALIVE * _largest_gradient(log_prob)
     chunk = max(1, VJP_CHUNK_BYTES // (entries * log_prob.element_size()))
     identity = torch.eye(samples, dtype=log_prob.dtype, device=log_prob.device)
-    rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
-    for cotangents in identity.split(chunk):
-        found = _rows(log_prob, list(parameters.values()), cotangents)
-        for (name, collected), part in zip(rows.items(), found, strict=True):
-            if part is None:
+    rows = {name: log_prob.new_empty(samples, *p.shape, dtype=p.dtype) for name, p in parameters.items()}
+    for start in range(0, samples, chunk):
+        part = slice(start, start + chunk)
+        found = _rows(log_prob, list(parameters.values()), identity[part])
+        for (name, whole), values in zip(rows.items(), found, strict=True):
+            if values is None:
                 raise CaptureError(
                     f"log_prob does not depend on the trainable parameter '{name}': freeze it, "
                     "or hand AdvantageTransform only the modules that log_prob depends on"
                 )
-            collected.append(part.to_dense() if part.is_sparse else part)
-    return [DenseFactor(torch.cat(parts), name, "rows, by batched products") for name, parts in rows.items()]
+            whole[part] = values.to_dense() if values.is_sparse else values
+    return [DenseFactor(whole, name, BATCHED) for name, whole in rows.items()]
 
 
 def _largest_gradient(log_prob: Tensor) -> int:

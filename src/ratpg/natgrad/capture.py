@@ -78,6 +78,8 @@ class Recorder:
         # Structures already compared with autograd -> the parameters that have to take the batched path.
         self._known: dict[tuple[Any, ...], frozenset[str]] = {}
         self._passes: Counter[tuple[Any, ...]] = Counter()
+        # What was refused of this recording, which several products may ask for.
+        self._refused_of: tuple[Tensor, frozenset[str]] | None = None
 
     @staticmethod
     def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
@@ -110,7 +112,7 @@ class Recorder:
 
     def release(self) -> None:
         """Lets go of what was recorded, and so of the graph behind it."""
-        self.calls, self.expansions = [], []
+        self.calls, self.expansions, self._refused_of = [], [], None
         self._entered = False
 
     @property
@@ -147,7 +149,9 @@ class Recorder:
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
-        refused = self._refused(log_prob)
+        if self._refused_of is None or self._refused_of[0] is not log_prob:
+            self._refused_of = log_prob, self._refused(log_prob)
+        refused = self._refused_of[1]
         covered: set[str] = set()
 
         def keep(names: tuple[str, ...], factors: list[Factor]) -> None:

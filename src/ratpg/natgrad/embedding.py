@@ -67,8 +67,7 @@ class EmbeddingFactor:
             yield rows.view(samples, count, -1)
 
     def squared_norms(self) -> Tensor:
-        same = self.ids[:, :, None] == self.ids[:, None, :]
-        return ((self.gradients @ self.gradients.mT) * same).sum((1, 2))
+        return torch.stack([rows.square().sum((1, 2)) for rows in self._row_slices()]).sum(0)
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return (g[self.name][self.ids] * self.gradients).sum((1, 2))

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from ratpg.natgrad.factors import Factor
 
+BATCHED = "rows, by batched products"
+"""How the share of what no layer's factor covers is found."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -29,7 +32,8 @@ class Plan:
 
     Attributes:
         layers: these.
-        held: whether all are held from the backward pass to the end of the step, or each only until the next is there.
+        held: whether all are held from the backward pass to the end of the step; or the fast ones each only until the
+            next is there, and after them what batched products bring.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -38,8 +42,8 @@ class Plan:
     @property
     def bytes(self) -> int:
         """Held at a time."""
-        each = [layer.bytes for layer in self.layers]
-        return sum(each) if self.held else max(each)
+        together = sum(layer.bytes for layer in self.layers if self.held or layer.factor == BATCHED)
+        return max([together, *(layer.bytes for layer in self.layers)])
 
     @property
     def flops(self) -> int:

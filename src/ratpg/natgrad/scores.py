@@ -19,11 +19,7 @@ class Scores(Protocol):
     def products(
         self, like: Tensor, g: Mapping[str, Tensor] | None, workspace: Workspace
     ) -> tuple[LowerTriangle, Tensor | None]:
-        """``K = HHᵀ`` of the first ``len(like)`` rows, in the workspace's memory, and ``H g [B]`` of all, if wanted."""
-        ...
-
-    def gram(self, like: Tensor) -> Tensor:
-        """``K [B, B]``, whole, for ``like [B]``."""
+        """``K = HHᵀ``, in the workspace's memory, with dtype and device of ``like [B]``; and ``H g [B]``, if wanted."""
         ...
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
@@ -44,22 +40,24 @@ class HeldScores:
 
     Args:
         factors: these.
-        samples: ``B``.
         names: of the parameters, in the order wanted.
     """
 
-    def __init__(self, factors: Sequence[Factor], samples: int, names: Sequence[str]):
-        self.factors, self.samples, self.names = factors, samples, names
+    def __init__(self, factors: Sequence[Factor], names: Sequence[str]):
+        self.factors, self.names = factors, names
 
     def products(
         self, like: Tensor, g: Mapping[str, Tensor] | None, workspace: Workspace
     ) -> tuple[LowerTriangle, Tensor | None]:
-        rows = len(like)
-        factors = self.factors if rows == self.samples else [factor.head(rows) for factor in self.factors]
-        return lower_gram(factors, like, workspace), None if g is None else self.matvec(g)
+        return lower_gram(self.factors, like, workspace), None if g is None else self.matvec(g)
 
     def gram(self, like: Tensor) -> Tensor:
+        """``K [B, B]``, whole, for ``like [B]``."""
         return gram(self.factors, like)
+
+    def head(self, count: int) -> "HeldScores":
+        """The first ``count`` rows."""
+        return HeldScores([factor.head(count) for factor in self.factors], self.names)
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return along(self.factors, g)
@@ -72,7 +70,7 @@ class HeldScores:
 
 
 class PassingScores:
-    """No more than one layer's factor is held at a time: each product is a backward pass of its own.
+    """Of what has fast factors no more than one layer's are held at a time: each product is a backward pass of its own.
 
     Args:
         recorder: what recorded the forward pass.
@@ -86,11 +84,10 @@ class PassingScores:
     def products(
         self, like: Tensor, g: Mapping[str, Tensor] | None, workspace: Workspace
     ) -> tuple[LowerTriangle, Tensor | None]:
-        rows, whole = len(like), len(like) == len(self.log_prob)
         total, parts, layers = LowerTriangle.zeros(like, workspace), list[Tensor](), list[LayerPlan]()
 
         def add(factor: Factor) -> None:
-            (factor if whole else factor.head(rows)).add_gram(total)
+            factor.add_gram(total)
             if g is not None:
                 parts.append(factor.matvec(g))
             layers.append(plan_of(factor))
@@ -98,9 +95,6 @@ class PassingScores:
         self._visit(add)
         self._layers = tuple(layers)
         return total, torch.stack(parts).sum(0) if parts else None
-
-    def gram(self, like: Tensor) -> Tensor:
-        return self.products(like, None, Workspace())[0].dense()
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         parts: list[Tensor] = []

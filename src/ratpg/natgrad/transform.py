@@ -178,24 +178,29 @@ class AdvantageTransform:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         y = advantages.detach()
         root = self._root(log_prob, y, weights)
-        rows = min(self.curvature_rows or len(y), len(y))
-        whole = rows == len(y)
+        whole = self.curvature_rows is None or self.curvature_rows >= len(y)
         if not whole and reference is not None:
             raise ValueError("a reference needs the curvature of all rows")
         carried = previous if decay else None
         with _full_precision():
-            scores = self._scores(log_prob)
-            system, moved = scores.products(root[:rows], carried, self._workspace)
-            self._last = partial(scores.gram, y), scores
+            large = self._recorder.input_bytes > HELD_BYTES
+            held = None if large and whole else self._held(log_prob)
+            scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
+            if whole:
+                system, moved = scores.products(root, carried, self._workspace)
+            else:
+                moved = None if carried is None else scores.matvec(carried)
             along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
             target = root * (y - along_carried)
-            if whole:
+            for_reference: list[Tensor] = []
+            if not whole and held is not None:
+                solution, z = self._solve_rows(held, root, target)
+            else:
                 columns = [target] if reference is None else [target, root * reference.detach()]
                 solution = self._solve_system(system, root, torch.stack(columns, 1))
                 z, *for_reference = solution.x.unbind(1)
-            else:
-                solution, z = self._solve_rows(scores, system, root, target)
-                for_reference = []
+            k = partial(self._gram_of, system, root, solution) if held is None else partial(held.gram, y)
+            self._last = k, scores
 
             direction = scores.rmatvec(root * z)
             if carried is not None:
@@ -245,13 +250,13 @@ class AdvantageTransform:
         with _full_precision():
             system, _ = scores.products(root, None, self._workspace)
             solution = self._solve_system(system, root, root[:, None] * targets)
-        self._last = partial(self._gram_of, system, root), scores
+        self._last = partial(self._gram_of, system, root, solution), scores
         return replace(solution, x=solution.x / root[:, None])
 
-    def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
-        """``K`` from ``λI + SKS``."""
+    def _gram_of(self, system: LowerTriangle, root: Tensor, solution: Solution) -> Tensor:
+        """``K`` from the system that was solved, ``λI + SKS`` with what a deferred solution adds to its diagonal."""
         system = system.copy()
-        system.shift(-self.damping)
+        system.shift(-self.damping - (0.0 if solution.holds is None else solution.jitter))
         system.scale(1 / root)
         return system.dense()
 
@@ -270,25 +275,21 @@ class AdvantageTransform:
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         return (w / w.numel()).sqrt()
 
-    def _scores(self, log_prob: Tensor) -> Scores:
-        """``H``, held where that takes little memory."""
-        if self._recorder.input_bytes > HELD_BYTES:
-            return PassingScores(self._recorder, log_prob)
+    def _held(self, log_prob: Tensor) -> HeldScores:
         with torch.enable_grad():
-            return HeldScores(self._recorder.factors(log_prob), len(log_prob), list(self.parameters))
+            return HeldScores(self._recorder.factors(log_prob), list(self.parameters))
 
-    def _solve_rows(
-        self, scores: Scores, system: LowerTriangle, root: Tensor, target: Tensor
-    ) -> tuple[Solution, Tensor]:
-        """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from ``K`` of the first ``R`` rows.
+    def _solve_rows(self, scores: HeldScores, root: Tensor, target: Tensor) -> tuple[Solution, Tensor]:
+        """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from the first ``R`` rows.
 
         With ``g = HᵀSt``: ``λ (λI + H_RᵀΣ_R H_R)⁻¹ g = g − H_RᵀS_R (λI + S_R K_R S_R)⁻¹ S_R H_R g``.
         """
-        rows = len(system)
+        rows = self.curvature_rows or len(root)
         scale = (len(root) / rows) ** 0.5  # Σ_R = diag(w_R)/R
         root_of_rows = scale * root[:rows]
-        gradient = scores.rmatvec(root * target)
-        solution = self._solve_system(system, root_of_rows, root_of_rows * scores.matvec(gradient)[:rows])
+        system, moved = scores.head(rows).products(root_of_rows, scores.rmatvec(root * target), self._workspace)
+        assert moved is not None
+        solution = self._solve_system(system, root_of_rows, root_of_rows * moved)
         z = target.clone()
         z[:rows] -= scale * solution.x
         return solution, z / self.damping
