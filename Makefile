@@ -14,10 +14,12 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+PROCGEN = $(BIN)/python -c 'import envpool; envpool.make_gymnasium("CoinrunEasy-v0", num_envs=1)'
+
 # The system library that EnvPool's Procgen draws with.
 setup-procgen: setup
-	@$(BIN)/python -c 'import envpool; envpool.make_gymnasium("CoinrunEasy-v0", num_envs=1)' 2>/dev/null || \
-	($(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libqt5gui5)
+	@$(PROCGEN) 2>/dev/null || \
+	($(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libqt5gui5 && $(PROCGEN))
 
 # Trains into a new folder each time: runs/hopper-rat, then runs/hopper-rat-2, ...
 train: setup

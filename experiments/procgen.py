@@ -13,7 +13,13 @@ from trainings import run
 STEPS = 1_000_000
 GAMES = ("Bigfish", "Starpilot", "Bossfight", "Caveflyer", "Coinrun", "Jumper", "Maze", "Miner")
 RUNS = [
-    Run(f"{algo}-procgen", f"{game}Easy-v0", seed, STEPS, ("--algo", algo, "--preset", "procgen", "--epochs", "1"))
+    Run(
+        f"{algo}-procgen-1-epoch",
+        f"{game}Easy-v0",
+        seed,
+        STEPS,
+        ("--algo", algo, "--preset", "procgen", "--epochs", "1"),
+    )
     for game in GAMES
     for seed in range(2)
     for algo in ("rat", "ppo")

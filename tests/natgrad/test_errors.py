@@ -28,6 +28,7 @@ RANDOM = {
     "Dropout": nn.Dropout(0.1),
     "AlphaDropout": nn.AlphaDropout(0.1),
     "MultiheadAttention": nn.MultiheadAttention(6, 2, dropout=0.1),
+    "RReLU": nn.RReLU(),
     "LSTM": nn.LSTM(6, 6, num_layers=2, dropout=0.1),
 }
 

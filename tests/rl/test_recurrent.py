@@ -63,6 +63,22 @@ def compare(shared: bool) -> None:
             assert_close(part.returns, (advantages + its[:-1])[kept, 0])
 
 
+@torch.no_grad()
+def test_the_first_rows_are_some_environments_or_the_first_steps_of_one() -> None:
+    envs, policy = make()
+    memory = policy.new_memory(ENVS)
+    assert memory is not None
+    rollout = collect(policy, envs, STEPS, torch.Generator().manual_seed(0), memory)
+    batch = make_sequence_batch(policy, rollout, rollout.rewards, GAMMA, LAM, memory)
+    for rows, env, steps in ((2 * STEPS + 1, [0, 1], STEPS), (4, [0], 4), (10**6, [0, 1, 2], STEPS)):
+        found, whole = batch.first(rows), batch[torch.tensor(env)]
+        count = int(rollout.valid[:steps, env].sum())
+        assert len(found) == count == len(found.observations.kept.nonzero())
+        assert_close(policy.actor(found.observations).log_prob(found.actions), whole.log_prob[:count])
+        for name in ("log_prob", "advantages", "returns", "actions"):
+            assert torch.equal(getattr(found, name), getattr(whole, name)[:count])
+
+
 def test_updates_see_what_acting_saw_across_rollouts_and_resets() -> None:
     compare(shared=False)
 

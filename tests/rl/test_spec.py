@@ -70,9 +70,23 @@ def test_a_convolutional_network_is_for_images() -> None:
         PolicySpec.from_spaces(OBSERVATION, spaces.Discrete(2), "impala")
 
 
+def test_frames_that_are_stacked_in_a_dimension_of_their_own_are_refused() -> None:
+    frames = spaces.Box(0, 255, (4, 96, 96, 3), np.uint8)
+    with pytest.raises(UnsupportedSpace, match="three dimensions"):
+        PolicySpec.from_spaces(frames, spaces.Discrete(2), "auto")
+    assert PolicySpec.from_spaces(frames, spaces.Discrete(2), "mlp").network == "mlp"
+
+
 @pytest.mark.parametrize(
     "shape, image_shape",
-    [((3, 64, 64), (3, 64, 64)), ((64, 60, 3), (3, 64, 60)), ((4, 84, 84), (4, 84, 84)), ((84, 84, 1), (1, 84, 84))],
+    [
+        ((3, 64, 64), (3, 64, 64)),
+        ((64, 60, 3), (3, 64, 60)),
+        ((4, 84, 84), (4, 84, 84)),
+        ((84, 84, 1), (1, 84, 84)),
+        ((96, 96, 12), (12, 96, 96)),  # four frames of three colours
+        ((12, 96, 96), (12, 96, 96)),
+    ],
 )
 def test_colours_are_found_first_or_last(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
     spec = PolicySpec.from_spaces(spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(2))

@@ -28,6 +28,11 @@ def refuse_modules(modules: Mapping[str, nn.Module]) -> None:
                 f"{called} is in training mode, so a sample's log-probability "
                 "depends on the other samples: call .eval() on it, or use LayerNorm or GroupNorm"
             )
+        if isinstance(module, nn.RReLU):
+            raise CaptureError(
+                f"{called} draws its slopes at random in training mode, so the score of this forward pass is not that "
+                "of the next: call .eval() on it"
+            )
         rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0.0)
         if isinstance(rate, int | float) and rate > 0:
             raise CaptureError(

@@ -160,6 +160,8 @@ class AdvantageTransform:
     ) -> Step:
         """The step for one mini-batch.
 
+        Where factors are not held (see `plan`) the direction takes a backward pass, which `solve` does without.
+
         Args:
             log_prob: ``[B]``, with its graph, computed inside `record`; the graph is kept.
             advantages: ``y [B]``.

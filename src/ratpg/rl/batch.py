@@ -75,9 +75,9 @@ class Batch:
         """The rows of a part, as networks return them for its observations."""
         return part
 
-    def first(self, rows: int) -> Tensor:
-        """A part of so many rows, or of all where there are fewer."""
-        return torch.arange(min(len(self), rows), device=self.advantages.device)
+    def first(self, rows: int) -> Self:
+        """So many rows, or all where there are fewer."""
+        return self[torch.arange(min(len(self), rows), device=self.advantages.device)]
 
     def parts(self, count: int, generator: torch.Generator) -> list[Tensor]:
         """Parts of a random permutation, as `shuffled_parts` makes them."""

@@ -1,6 +1,7 @@
 """A rollout of a recurrent policy made ready for an update, whose mini-batches are whole sequences."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -31,10 +32,21 @@ class SequenceBatch(Batch):
         positions = (kept.flatten().cumsum(0) - 1).view(kept.shape)
         return positions[:, part][kept[:, part]]
 
-    def first(self, rows: int) -> Tensor:
-        """Environments with about so many rows; one at least."""
+    def first(self, rows: int) -> Self:
+        """So many rows at most: some environments, and of one that has more its first steps."""
         steps, envs = self.observations.kept.shape
-        return torch.arange(min(envs, max(1, rows // steps)), device=self.advantages.device)
+        device = self.advantages.device
+        some = self[torch.arange(min(envs, max(1, rows // steps)), device=device)]
+        observations = some.observations.until(rows)
+        early = torch.arange(int(observations.kept.sum()), device=device)
+        return type(self)(
+            observations,
+            some.actions[early],
+            some.distribution[early],
+            some.log_prob[early],
+            some.advantages[early],
+            some.returns[early],
+        )
 
     def parts(self, count: int, generator: torch.Generator) -> list[Tensor]:
         """Environments in random order, in parts that are equal to within one, each with some experience."""

@@ -12,8 +12,6 @@ from ratpg.rl.networks.mlp import InitialWeights
 ActionBounds = Literal["clip", "censor", "tanh"]
 ActionKind = Literal["gaussian", "categorical", "multi-categorical", "bernoulli"]
 Network = Literal["mlp", "nature-cnn", "impala"]
-CHANNELS = (1, 3, 4)
-"""Lengths of an image's last dimension that make it the colours."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,16 @@ class PolicySpec:
 
         Raises:
             UnsupportedSpace: unless observations are Box and actions Box, Discrete, MultiDiscrete or MultiBinary; for
-                a convolutional network without images.
+                a convolutional network without images; for ``"auto"`` with images in more than three dimensions.
         """
         if not isinstance(observation_space, gym.spaces.Box):
             raise UnsupportedSpace(f"observations must be a Box space, this environment has {observation_space}")
         images = observation_space.dtype == np.uint8 and len(observation_space.shape) == 3
+        if network == "auto" and observation_space.dtype == np.uint8 and len(observation_space.shape) > 3:
+            raise UnsupportedSpace(
+                "images must have three dimensions, with the frames of a stack among the colours; this environment has "
+                f"{observation_space} (--network mlp takes it as plain numbers)"
+            )
         if network == "auto":
             network = "nature-cnn" if images else "mlp"
         if network != "mlp" and not images:
@@ -104,9 +107,8 @@ class PolicySpec:
 
     @property
     def colours_last(self) -> bool:
-        """Whether an image is ``[H, W, C]`` rather than ``[C, H, W]``."""
-        shape = self.observation_shape
-        return self.images and shape[-1] in CHANNELS and shape[0] not in CHANNELS
+        """Whether an image is ``[H, W, C]`` rather than ``[C, H, W]``: there are fewer colours than pixels."""
+        return self.images and self.observation_shape[-1] < self.observation_shape[0]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

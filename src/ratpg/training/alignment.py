@@ -16,6 +16,8 @@ DAMPING = 0.1
 RATIO_BOUNDS = (0.1, 10.0)
 LARGEST = 4096
 """Rows of a mini-batch that are looked at; of a larger one the first, which are random, and say less."""
+LARGEST_RECURRENT = 32
+"""The same where there is an LSTM, through which each row takes a backward pass of its own."""
 
 
 class AlignmentProbe:
@@ -57,7 +59,7 @@ class AlignmentProbe:
 
     def natural_gradient(self, batch: Batch) -> Tensor:
         """The exact damped natural gradient of a mini-batch, flat."""
-        batch = batch[batch.first(LARGEST)]
+        batch = batch.first(LARGEST_RECURRENT if self.policy.spec.lstm else LARGEST)
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)

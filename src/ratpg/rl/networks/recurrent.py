@@ -30,6 +30,10 @@ class Sequences:
         states = {reader: state[envs] for reader, state in self.states.items()}
         return Sequences(self.inputs[:, envs], self.fresh[:, envs], states, self.kept[:, envs])
 
+    def until(self, steps: int) -> "Sequences":
+        """The first steps."""
+        return Sequences(self.inputs[:steps], self.fresh[:steps], self.states, self.kept[:steps])
+
 
 class RecurrentBody(nn.Module):
     """Layers, then an LSTM over the steps.
