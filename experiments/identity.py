@@ -14,6 +14,8 @@ scores in float64; that it solves the parameter-sized system is certified by its
 network it is compared with a dense solve of that system. One thread; interrupted training goes on where it was.
 """
 
+import statistics
+
 import torch
 from torch import Tensor
 
@@ -23,10 +25,12 @@ from ratpg.natgrad.dense import natural_gradient
 from ratpg.rl.policy import ActorCritic
 from report import RESULTS as ALL_RESULTS
 from report import Row, plt, read_csv, run, save, write_csv, write_summary
+from runner import settings_of
 from snapshots import Snapshot, snapshots
 
 RESULTS = ALL_RESULTS / "identity"
 POINTS = (0, 50_000, 150_000, 300_000)
+TRAINING = f"--env HalfCheetah-v4 --total-timesteps {POINTS[-1]} --threads 1"
 DAMPING = 0.1
 PRODUCTS = (1, 2, 4, 8, 16, 32, 64)
 BLOCK, DECAYS = 256, (0.9, 1.0)
@@ -100,7 +104,7 @@ def check_on_narrow_network(batch: Snapshot) -> float:
 def measure() -> None:
     """Trains what is missing; writes identity.csv, table.csv and the summary."""
     torch.set_num_threads(1)
-    config = parse_train(f"--env HalfCheetah-v4 --total-timesteps {POINTS[-1]} --threads 1".split())
+    config = parse_train(TRAINING.split())
     rows: list[dict[str, object]] = []
     bounds, difference = [], 0.0
     for batch in snapshots(config, POINTS):
@@ -115,6 +119,7 @@ def measure() -> None:
         "identity",
         "0",
         {
+            "training": settings_of(TRAINING),
             "reference_error_at_most": max(bounds),
             "narrow_network_difference_from_dense_solve": difference,
             "min_cosine_rat": min(row["cosine"] for row in whole),
@@ -137,9 +142,9 @@ def tabulate(rows: list[Row]) -> list[Row]:
             if count not in ("1", "8", "64"):
                 continue
             chosen = {row["timesteps"]: row for row in rows if (row["way"], row["iterations"]) == (way, count)}
-            times = sorted(float(row["milliseconds"]) for row in chosen.values())
+            time = statistics.median(float(row["milliseconds"]) for row in chosen.values())
             cosines = {f"at_{int(point):,}": f"{float(chosen[point]['cosine']):.3f}" for point in points}
-            table.append({"way": way, "iterations": count, "ms": f"{times[len(times) // 2]:.0f}"} | cosines)
+            table.append({"way": way, "iterations": count, "ms": f"{time:.0f}"} | cosines)
     return table
 
 

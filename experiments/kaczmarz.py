@@ -15,6 +15,9 @@ in passes over one rollout, ``g_{j−1}`` knows of it and the cross term need no
 the paper: the decay ζ, and blocks drawn by leverage. Damping is the library's: λ of a block is ``B`` times as much.
 """
 
+import json
+import math
+import statistics
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,6 +28,7 @@ from block_kaczmarz import NOISES, Blocks, bound, draw_rows, leverage, sequences
 from ratpg.cli.arguments import parse_train
 from ratpg.natgrad.dense import score_matrix
 from report import Row, read_csv, run, save, write_csv, write_summary
+from runner import settings_of
 from snapshots import snapshots
 
 RESULTS = Path("results/kaczmarz")
@@ -32,6 +36,9 @@ TRAINED = 120_000
 BLOCK_SIZES, DAMPINGS = (32, 128, 512), (0.001, 0.01, 0.1)
 DECAYS = (0.0, 0.5, 0.9, 0.99, 1.0)
 COLLECTION, SEQUENCES, STEPS = 100, 256, 1000
+DRAWS = 6
+"""Collections of blocks of each kind, of which μ is compared: it differs between them."""
+TRAINING = "--env HalfCheetah-v4 --hidden 6 6 --activation tanh --threads 1"
 FLOORS_AT, FLOOR_DAMPINGS = 128, (-4.0, 3.0)
 """Block size, and powers of ten of the damping, at which the floors are compared."""
 COLOURS = dict(zip(map(str, DAMPINGS), ("tab:blue", "tab:orange", "tab:green"), strict=True))
@@ -39,8 +46,7 @@ COLOURS = dict(zip(map(str, DAMPINGS), ("tab:blue", "tab:orange", "tab:green"), 
 
 def problem() -> tuple[Tensor, Tensor, float]:
     """``H [n, p]``, ``g* [p]`` and the noise's standard deviation, of a policy trained here."""
-    config = parse_train("--env HalfCheetah-v4 --hidden 6 6 --activation tanh --threads 1".split())
-    (batch,) = snapshots(config, [TRAINED])
+    (batch,) = snapshots(parse_train(TRAINING.split()), [TRAINED])
     actor = batch.policy.actor.double()
     scores = score_matrix(actor(batch.observations.double()).log_prob(batch.actions.double()), [*actor.parameters()])
     advantages = batch.advantages.double()
@@ -55,8 +61,15 @@ def measured_rate(errors: Tensor) -> float:
     return float(errors[last] / errors[first]) ** (1 / (last - first))
 
 
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    deviation = statistics.stdev(values)
+    digits = 1 - math.floor(math.log10(deviation))
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
 def measure() -> None:
-    """Writes rates.csv, errors.csv, decays.csv, floors.csv and the summary."""
+    """Writes rates.csv, errors.csv, decays.csv, leverage.csv, floors.csv and the summary."""
     torch.set_num_threads(1)
     scores, solution, deviation = problem()
     n, p = scores.shape
@@ -107,13 +120,28 @@ def measure() -> None:
     blocks = Blocks.of(scores, draw_rows(COLLECTION, FLOORS_AT, uniform, generator), FLOORS_AT * DAMPINGS[-1])
     decays = []
     for decay in DECAYS:
-        errors = sequences(blocks, solution, deviation, STEPS, SEQUENCES, decay, noises=NOISES[:2])
+        errors = sequences(blocks, solution, deviation, STEPS, SEQUENCES, decay)
         decays += [
             {"decay": decay, "targets": kind, "j": j, "error": float(found.mean[j])}
             for kind, found in errors.items()
             for j in kept
         ]
     write_csv(RESULTS / "decays.csv", decays)
+    # Of two iterates over the same blocks: their difference is (I − P_τ) ζ times what it was. The last ζ is 1.
+    decay_rates = {str(decay): decay**2 * measured_rate(errors["exact"].mean) for decay in DECAYS}
+
+    found = {(sampling, size): list[Tensor]() for sampling, *_ in ways for size in BLOCK_SIZES}
+    for sampling, weights, _ in ways:
+        for size in BLOCK_SIZES:
+            collections = (draw_rows(COLLECTION, size, weights, generator) for _ in range(DRAWS))
+            found[sampling, size] = [Blocks.of(scores, rows, size * DAMPINGS[-1]).rate for rows in collections]
+    write_csv(
+        RESULTS / "leverage.csv",
+        [
+            {"B": size} | {f"μ,_{sampling}": spread(found[sampling, size]) for sampling, *_ in ways}
+            for size in BLOCK_SIZES
+        ],
+    )
 
     floors = []
     for damping in torch.logspace(*FLOOR_DAMPINGS, 29, dtype=scores.dtype).tolist():
@@ -127,6 +155,7 @@ def measure() -> None:
         "kaczmarz",
         "0",
         {
+            "training": settings_of(TRAINING),
             "parameters": p,
             "samples": n,
             "condition_number": float(torch.linalg.cond(scores)),
@@ -136,6 +165,7 @@ def measure() -> None:
             "noisy_bound_holds": holds["fresh"],
             "noisy_bound_holds_with_noise_of_the_row": holds["repeated"],
             "noise_of_the_row_passes_the_floor_from_damping": min(broken) if broken else None,
+            "rates_of_decays": decay_rates,
             "rates": {
                 f"{row['blocks']} B={row['B']} damping={row['damping']}": {
                     "bound": row["1_−_μ"],
@@ -148,11 +178,13 @@ def measure() -> None:
 
 
 def tabulate() -> list[Row]:
-    """A row a decay ζ: the errors after 1, 10, 100 and 1,000 blocks with exact and with noisy targets."""
+    """A row a decay ζ: its rate, and the errors after 1, 10 and 1,000 blocks with each kind of targets."""
     errors = {(row["decay"], row["targets"], row["j"]): row["error"] for row in read_csv(RESULTS / "decays.csv")}
-    columns = [(kind, j) for kind in ("exact", "fresh") for j in ("1", "10", "100", "1000")]
+    rates = json.loads((RESULTS / "summary.json").read_text())["rates_of_decays"]
+    columns = [(kind, j) for kind in NOISES for j in ("1", "10", "1000")]
     return [
-        {"ζ": decay} | {f"{kind},_j_=_{j}": f"{float(errors[decay, kind, j]):.2g}" for kind, j in columns}
+        {"ζ": decay, "rate": f"{rates[str(float(decay))]:.4g}"}
+        | {f"{kind},_j_=_{j}": f"{float(errors[decay, kind, j]):.2g}" for kind, j in columns}
         for decay in dict.fromkeys(decay for decay, _, _ in errors)
     ]
 
@@ -195,12 +227,12 @@ def draw() -> None:
 def _draw_decays(axis: "plt.Axes") -> None:
     rows = read_csv(RESULTS / "decays.csv")
     for index, decay in enumerate(dict.fromkeys(row["decay"] for row in rows)):
-        for kind, style in (("exact", "-"), ("fresh", "--")):
+        for kind, style in zip(NOISES, ("-", "--", ":"), strict=True):
             chosen = [row for row in rows if (row["decay"], row["targets"]) == (decay, kind)]
             points = [(float(row["j"]), float(row["error"])) for row in chosen if row["j"] != "0"]
             label = f"ζ = {float(decay):g}" if kind == "exact" else None
             axis.plot(*zip(*points, strict=True), style, color=f"C{index}", label=label)
-    title = f"decay ζ (B = {FLOORS_AT}, damping {DAMPINGS[-1]}; dashed: noisy)"
+    title = f"decay ζ (B = {FLOORS_AT}, damping {DAMPINGS[-1]}; dashed: fresh noise, dotted: of the row)"
     axis.set(title=title, xlabel="blocks j", ylabel="E‖g$_j$ − g*‖²", xscale="log", yscale="log", ylim=(1e-3, 10))
 
 

@@ -72,8 +72,7 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """All values that can change the result, flat."""
-        return _settings(self.command)
+        return settings_of(self.command.removeprefix("ratpg train"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,9 +83,7 @@ class Run:
     @cached_property
     def defaults(self) -> Settings:
         """The settings of this algorithm and preset where no more is said."""
-        return _settings(
-            f"ratpg train --env {self.env} --algo {self.settings['algo']} --preset {self.settings['preset']}"
-        )
+        return settings_of(f"--env {self.env} --algo {self.settings['algo']} --preset {self.settings['preset']}")
 
     def owns(self, row: Row) -> bool:
         """Whether a row of ``runs.csv`` is this run's, on whichever device."""
@@ -95,8 +92,9 @@ class Run:
         return recorded | newer == self.settings
 
 
-def _settings(command: str) -> Settings:
-    config = parse_train(command.split()[2:]).to_dict()
+def settings_of(flags: str) -> Settings:
+    """All values of a training that can change its result, flat."""
+    config = parse_train(flags.split()).to_dict()
     algorithm = config.pop("algorithm")
     flat = {**config, **{f"algorithm.{name}": value for name, value in algorithm.items()}}
     values = {name: value for name, value in flat.items() if name not in ("run_dir", "checkpoint_interval")}
