@@ -123,22 +123,29 @@ def sequences(
     # N_τ ε is distributed as Rᵀz with N_τᵀ = QR and z standard normal, which has at most p entries.
     roots = deviation * torch.linalg.qr(blocks.noise_map.transpose(1, 2)).R  # [T, min(B, p), p]
     kept = torch.randn(count, int(blocks.rows.max()) + 1, generator=generator, dtype=solution.dtype) * deviation
+    # N_τ ε_τ of each block and sequence, [T, S, p].
+    repeated = torch.stack([kept[:, rows] @ n.T for rows, n in zip(blocks.rows, blocks.noise_map, strict=True)])
     error = (-solution).expand(count, len(kinds), -1).clone()  # [S, kinds, p]
     squares = [error.square().sum(2)]
     for _ in range(steps):
         drawn = torch.randint(len(blocks.rows), (count,), generator=generator)
         order = drawn.argsort()
-        for chosen in order.split(drawn.bincount(minlength=len(blocks.rows)).tolist()):
-            if not len(chosen):
+        before = (decay * error - (1 - decay) * solution)[order]
+        moved, noise = torch.empty_like(before), torch.empty_like(before[:, 0])
+        normal = torch.randn(count, roots.shape[1], generator=generator, dtype=solution.dtype)
+        stop = 0
+        for block, drawn_by in enumerate(drawn.bincount(minlength=len(blocks.rows)).tolist()):
+            start, stop = stop, stop + drawn_by
+            if start == stop:
                 continue
-            block = int(drawn[chosen[0]])
-            moved = (decay * error[chosen] - (1 - decay) * solution) @ contraction[block]
+            torch.mm(before[start:stop].flatten(0, 1), contraction[block], out=moved[start:stop].flatten(0, 1))
             if "fresh" in kinds:
-                normal = torch.randn(len(chosen), roots.shape[1], generator=generator, dtype=solution.dtype)
-                moved[:, kinds["fresh"]] += normal @ roots[block]
-            if "repeated" in kinds:
-                moved[:, kinds["repeated"]] += kept[chosen[:, None], blocks.rows[block]] @ blocks.noise_map[block].T
-            error[chosen] = moved
+                torch.mm(normal[start:stop], roots[block], out=noise[start:stop])
+        if "fresh" in kinds:
+            moved[:, kinds["fresh"]] += noise
+        if "repeated" in kinds:
+            moved[:, kinds["repeated"]] += repeated[drawn[order], order]
+        error[order] = moved
         squares.append(error.square().sum(2))
     table = torch.stack(squares)  # [J + 1, S, kinds]
     mean, standard_error = table.mean(1), table.std(1) / count**0.5

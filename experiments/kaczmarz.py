@@ -18,6 +18,7 @@ the paper: the decay ζ, and blocks drawn by leverage. Damping is the library's:
 import json
 import math
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,6 +37,8 @@ TRAINED = 120_000
 BLOCK_SIZES, DAMPINGS = (32, 128, 512), (0.001, 0.01, 0.1)
 DECAYS = (0.0, 0.5, 0.9, 0.99, 1.0)
 COLLECTION, SEQUENCES, STEPS = 100, 256, 1000
+WORKERS = 2
+"""Cases at a time, on a thread each."""
 DRAWS = 6
 """Collections of blocks of each kind, of which μ is compared: it differs between them."""
 TRAINING = "--env HalfCheetah-v4 --hidden 6 6 --activation tanh --threads 1"
@@ -68,6 +71,18 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
+def spreads(scores: Tensor, samplings: dict[str, Tensor], generator: torch.Generator) -> list[dict[str, object]]:
+    """A row a block size: μ of each way to draw blocks, over several collections."""
+    rows = []
+    for size in BLOCK_SIZES:
+        row: dict[str, object] = {"B": size}
+        for name, weights in samplings.items():
+            collections = (draw_rows(COLLECTION, size, weights, generator) for _ in range(DRAWS))
+            row[f"μ,_{name}"] = spread([Blocks.of(scores, drawn, size * DAMPINGS[-1]).rate for drawn in collections])
+        rows.append(row)
+    return rows
+
+
 def measure() -> None:
     """Writes rates.csv, errors.csv, decays.csv, leverage.csv, floors.csv and the summary."""
     torch.set_num_threads(1)
@@ -81,67 +96,68 @@ def measure() -> None:
     holds = dict.fromkeys(NOISES, True)
     kept = sorted({round(10 ** (i / 16)) for i in range(49)} | {0})  # of 1,000 errors
     ways = (("uniform", uniform, DAMPINGS), ("leverage", leverage(scores), DAMPINGS[-1:]))
-    for sampling, weights, dampings in ways:
-        for size in BLOCK_SIZES:
-            rows = draw_rows(COLLECTION, size, weights, generator)
-            for damping in dampings:
-                blocks = Blocks.of(scores, rows, size * damping)
-                errors = sequences(blocks, solution, deviation, STEPS, SEQUENCES)
-                bounds = {kind: bound(blocks, solution, STEPS, 0 if kind == "exact" else deviation) for kind in NOISES}
-                held = {kind: errors[kind].within(bounds[kind]) for kind in NOISES}
-                holds = {kind: holds[kind] and held[kind] for kind in NOISES}
-                case = {"blocks": sampling, "B": size, "damping": damping}
-                rates.append(
-                    {
-                        **case,
-                        "1_−_μ": 1 - blocks.rate,
-                        "measured_rate": measured_rate(errors["exact"].mean),
-                        "floor_η²/μ": float(f"{blocks.noise(deviation) / blocks.rate:.3g}"),
-                        **{f"{kind}_noise": float(f"{float(errors[kind].mean[-1]):.3g}") for kind in NOISES[1:]},
-                        **{f"{kind}_bound": "holds" if held[kind] else "broken" for kind in NOISES},
-                    }
-                )
-                curves += [
-                    {
-                        **case,
-                        "targets": kind,
-                        "j": j,
-                        "error": float(errors[kind].mean[j]),
-                        "standard_error": float(errors[kind].standard_error[j]),
-                        "bound": float(bounds[kind][j]),
-                    }
-                    for kind in NOISES
-                    for j in kept
-                ]
-                print(rates[-1], flush=True)
+    cases = [
+        (sampling, size, damping, rows)
+        for sampling, weights, dampings in ways
+        for size in BLOCK_SIZES
+        for rows in [draw_rows(COLLECTION, size, weights, generator)]
+        for damping in dampings
+    ]
+
+    def measured(
+        sampling: str, size: int, damping: float, rows: Tensor
+    ) -> tuple[dict[str, object], list[dict[str, object]], dict[str, bool]]:
+        blocks = Blocks.of(scores, rows, size * damping)
+        errors = sequences(blocks, solution, deviation, STEPS, SEQUENCES)
+        bounds = {kind: bound(blocks, solution, STEPS, 0 if kind == "exact" else deviation) for kind in NOISES}
+        held = {kind: errors[kind].within(bounds[kind]) for kind in NOISES}
+        case = {"blocks": sampling, "B": size, "damping": damping}
+        row = {
+            **case,
+            "1_−_μ": 1 - blocks.rate,
+            "measured_rate": measured_rate(errors["exact"].mean),
+            "floor_η²/μ": float(f"{blocks.noise(deviation) / blocks.rate:.3g}"),
+            **{f"{kind}_noise": float(f"{float(errors[kind].mean[-1]):.3g}") for kind in NOISES[1:]},
+            **{f"{kind}_bound": "holds" if held[kind] else "broken" for kind in NOISES},
+        }
+        curve = [
+            {
+                **case,
+                "targets": kind,
+                "j": j,
+                "error": float(errors[kind].mean[j]),
+                "standard_error": float(errors[kind].standard_error[j]),
+                "bound": float(bounds[kind][j]),
+            }
+            for kind in NOISES
+            for j in kept
+        ]
+        print(row, flush=True)
+        return row, curve, held
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for row, curve, held in pool.map(lambda case: measured(*case), cases):
+            rates.append(row)
+            curves += curve
+            holds = {kind: holds[kind] and held[kind] for kind in NOISES}
     write_csv(RESULTS / "rates.csv", rates)
     write_csv(RESULTS / "errors.csv", curves)
 
     blocks = Blocks.of(scores, draw_rows(COLLECTION, FLOORS_AT, uniform, generator), FLOORS_AT * DAMPINGS[-1])
-    decays = []
-    for decay in DECAYS:
-        errors = sequences(blocks, solution, deviation, STEPS, SEQUENCES, decay)
-        decays += [
-            {"decay": decay, "targets": kind, "j": j, "error": float(found.mean[j])}
-            for kind, found in errors.items()
-            for j in kept
-        ]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        by_decay = list(pool.map(lambda decay: sequences(blocks, solution, deviation, STEPS, SEQUENCES, decay), DECAYS))
+    decays = [
+        {"decay": decay, "targets": kind, "j": j, "error": float(found.mean[j])}
+        for decay, errors in zip(DECAYS, by_decay, strict=True)
+        for kind, found in errors.items()
+        for j in kept
+    ]
     write_csv(RESULTS / "decays.csv", decays)
-    # Of two iterates over the same blocks: their difference is (I − P_τ) ζ times what it was. The last ζ is 1.
-    decay_rates = {str(decay): decay**2 * measured_rate(errors["exact"].mean) for decay in DECAYS}
+    # Of two iterates over the same blocks: a block makes their difference ζ (I − P_τ) times what it was.
+    undecayed = measured_rate(by_decay[DECAYS.index(1.0)]["exact"].mean)
+    decay_rates = {str(decay): decay**2 * undecayed for decay in DECAYS}
 
-    found = {(sampling, size): list[Tensor]() for sampling, *_ in ways for size in BLOCK_SIZES}
-    for sampling, weights, _ in ways:
-        for size in BLOCK_SIZES:
-            collections = (draw_rows(COLLECTION, size, weights, generator) for _ in range(DRAWS))
-            found[sampling, size] = [Blocks.of(scores, rows, size * DAMPINGS[-1]).rate for rows in collections]
-    write_csv(
-        RESULTS / "leverage.csv",
-        [
-            {"B": size} | {f"μ,_{sampling}": spread(found[sampling, size]) for sampling, *_ in ways}
-            for size in BLOCK_SIZES
-        ],
-    )
+    write_csv(RESULTS / "leverage.csv", spreads(scores, {name: weights for name, weights, _ in ways}, generator))
 
     floors = []
     for damping in torch.logspace(*FLOOR_DAMPINGS, 29, dtype=scores.dtype).tolist():

@@ -28,6 +28,7 @@ RUNS += [_run(algo, env, 0, shared=True) for algo in SHARED for env in TASKS]
 
 def draw(rows: Sequence[Row]) -> None:
     suite.draw("mujoco_paper", RUNS, rows)
+    suite.draw_humanoid("mujoco_paper", RUNS)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,17 @@ POSTER = {
 dimensions, Humanoid with 376. Its "Sophia" is the damped diagonal of the Fisher matrix, ``diag`` here."""
 
 AUTHORS_HUMANOID = {
-    "authors' log, separate": ((0.9e6, 620.0), (1.7e6, 1511.0), (2.5e6, 5498.0), (10e6, 6719.0)),
-    "authors' log, shared": ((0.9e6, 811.0), (1.7e6, 5117.0), (10e6, 5065.0)),
-}
+    "authors' log, separate": (
+        (81920, 336), (163840, 415), (327680, 500), (491520, 545), (655360, 597), (819200, 602), (983040, 636),
+        (1474560, 905), (1966080, 2833), (3031040, 5580), (4997120, 6039), (7536640, 6640), (9994240, 6719),
+    ),
+    "authors' log, shared": (
+        (81920, 279), (163840, 402), (327680, 483), (491520, 537), (655360, 606), (819200, 632), (983040, 961),
+        (1474560, 4625), (1966080, 5363), (3031040, 5651), (4997120, 5505), (7536640, 5804), (9994240, 5065),
+    ),
+}  # fmt: skip
 """(Steps, return) on Humanoid-v4, read off the one run each that the authors released
-(github.com/agent-lab/ICML2026-RAT)."""
+(github.com/agent-lab/ICML2026-RAT), whose logs have 122 rows."""
 
 
 def task_of(env: str) -> str:

@@ -46,6 +46,8 @@ _under_way: set["subprocess.Popen[bytes]"] = set()
 
 Row = dict[str, str]
 Settings = dict[str, Any]
+Curves = dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]
+"""Environment -> name -> one (timesteps, return) a seed."""
 
 
 @dataclass(frozen=True)
@@ -270,10 +272,10 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
     return [row | {"name": run.name} for run, row in found if row is not None]
 
 
-def curves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
-    """Recorded learning curves: environment -> name -> one (timesteps, return) a seed."""
+def curves_of(runs: Sequence[Run]) -> Curves:
+    """Recorded learning curves."""
     recorded = _read(CURVES)
-    curves: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
+    curves: Curves = defaultdict(lambda: defaultdict(list))
     for row in results_of(runs):
         points = [p for p in recorded if p["config"] == row["config"] and p["episode_return_mean"] != "nan"]
         if not points:

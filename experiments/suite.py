@@ -4,13 +4,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from aggregate import interquartile_mean, interval
 from published import AUTHORS_HUMANOID, POSTER, TASKS, mean_of, task_of
 from ratpg.training.plots import plot_curves
 from report import RESULTS, save, write_csv
-from runner import Row, Run, curves_of, table_of
+from runner import Curves, Row, Run, curves_of, table_of
 
+HUMANOID = "Humanoid-v4"
+EARLY = 300_000
+"""Steps after which it is compared how fast algorithms learn."""
 COMPARED = ("Hopper", "HalfCheetah", "Walker2d", "Ant", "Swimmer")
 """Tasks of the aggregate: those without the Humanoids, which few runs have."""
 
@@ -23,20 +27,38 @@ def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> None:
     if aggregates:
         write_csv(folder / "aggregate.csv", aggregates)
     curves = curves_of(runs)
+    write_csv(folder / "early.csv", early(curves))
     for path in plot_curves(curves, folder / "curves"):
         if path.suffix == ".svg":  # which carries its date, and would differ each time
             path.unlink()
-    if "Humanoid-v4" in curves:
-        figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        for label, seeds in curves["Humanoid-v4"].items():
+
+
+def draw_humanoid(name: str, runs: Sequence[Run]) -> None:
+    """Learning curves on Humanoid-v4 with points of the authors' own, where any are recorded."""
+    curves = curves_of([run for run in runs if run.env == HUMANOID])
+    if not curves:
+        return
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for label, seeds in curves[HUMANOID].items():
+        for steps, returns in seeds:
+            axis.plot(steps, returns, label=label)
+    for label, points in AUTHORS_HUMANOID.items():
+        axis.plot(*zip(*points, strict=True), "o--", label=label)
+    axis.set(title=HUMANOID, xlabel="environment steps", ylabel="return", xscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    save(figure, RESULTS / name / "humanoid.png")
+
+
+def early(curves: Curves) -> list[Row]:
+    """Mean ± standard error of the return at `EARLY` steps, and how many seeds, of each configuration."""
+    rows = []
+    for env, by_name in curves.items():
+        for name, seeds in by_name.items():
             for steps, returns in seeds:
-                axis.plot(steps, returns, label=label)
-        for label, points in AUTHORS_HUMANOID.items():
-            axis.plot(*zip(*points, strict=True), "o--", label=label)
-        axis.set(title="Humanoid-v4", xlabel="environment steps", ylabel="return", xscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
-        save(figure, folder / "humanoid.png")
+                at = float(returns[np.abs(steps - EARLY).argmin()])
+                rows.append({"name": name, "env": env, "return": str(at)})
+    return table_of(rows)
 
 
 def beside_paper(rows: Sequence[Row]) -> list[Row]:
