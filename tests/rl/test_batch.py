@@ -14,9 +14,9 @@ from ratpg.rl.spec import PolicySpec
 T, N, D, A = 9, 4, 3, 2
 
 
-def make_policy() -> ActorCritic:
+def make_policy(shared: bool = False) -> ActorCritic:
     torch.manual_seed(0)
-    policy = ActorCritic(PolicySpec((D,), (A,), hidden=(8,)))
+    policy = ActorCritic(PolicySpec((D,), (A,), hidden=(8,), shared=shared))
     policy.normalizer.update(2 * torch.randn(50, D) + 1)
     policy.value_head.update(5 * torch.randn(50) + 3)
     return policy
@@ -46,16 +46,18 @@ def test_steps_that_only_reset_are_left_out_of_the_batch() -> None:
     assert_close(batch.actions, rollout.actions[rollout.valid])
 
 
-def test_observations_are_normalized_and_the_policy_is_evaluated_on_them() -> None:
-    policy, rollout = make_policy(), make_rollout()
+@pytest.mark.parametrize("shared", [False, True])
+def test_observations_are_normalized_and_the_policy_is_evaluated_on_them(shared: bool) -> None:
+    policy, rollout = make_policy(shared), make_rollout()
     batch = make_batch(policy, rollout, rollout.rewards, 0.9, 0.8)
     assert_close(batch.observations, policy.normalize(rollout.observations[:-1][rollout.valid]))
     expected = policy.actor(batch.observations).log_prob(batch.actions)
     assert_close(batch.log_prob, expected.detach())
 
 
-def test_advantages_are_of_the_rewards_given_and_the_true_values() -> None:
-    policy, rollout = make_policy(), make_rollout()
+@pytest.mark.parametrize("shared", [False, True])
+def test_advantages_are_of_the_rewards_given_and_the_true_values(shared: bool) -> None:
+    policy, rollout = make_policy(shared), make_rollout()
     scaled = 0.1 * rollout.rewards
     batch = make_batch(policy, rollout, scaled, 0.9, 0.8)
     values = policy.value(policy.normalize(rollout.observations).flatten(0, 1)).view(T + 1, N).detach()
@@ -64,9 +66,10 @@ def test_advantages_are_of_the_rewards_given_and_the_true_values() -> None:
     assert_close(batch.returns, (expected + values[:-1])[rollout.valid])
 
 
-def test_nothing_in_a_batch_has_a_graph() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_nothing_in_a_batch_has_a_graph(shared: bool) -> None:
     rollout = make_rollout()
-    batch = make_batch(make_policy(), rollout, rollout.rewards, 0.9, 0.8)
+    batch = make_batch(make_policy(shared), rollout, rollout.rewards, 0.9, 0.8)
     tensors = [value for value in vars(batch).values() if isinstance(value, Tensor)]
     assert len(tensors) == 5
     assert not any(t.requires_grad for t in [*tensors, batch.distribution.entropy()])

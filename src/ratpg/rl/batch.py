@@ -125,13 +125,19 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
         lam: GAE's λ.
     """
     everything = policy.normalize(rollout.observations)  # [T + 1, N, d]
-    values = policy.value(everything.flatten(0, 1)).view(everything.shape[:2])
+    distribution: Distribution | None = None
+    if policy.spec.shared:  # one pass for both
+        distribution, outputs = policy.actor_critic(everything.flatten(0, 1))
+        values = policy.value_head.denormalize(outputs)
+    else:
+        values = policy.value(everything.flatten(0, 1))
+    values = values.view(everything.shape[:2])
     advantages = gae(rewards, values, rollout.terminated, rollout.truncated, rollout.valid, gamma, lam)
     kept = rollout.valid.flatten().nonzero().squeeze(1)
     if len(kept) >= LARGE:
         kept = kept[: len(kept) // GRAIN * GRAIN]
     observations, actions = everything[:-1].flatten(0, 1)[kept], rollout.actions.flatten(0, 1)[kept]
-    distribution: Distribution = policy.actor(observations).detach()
+    distribution = (policy.actor(observations) if distribution is None else distribution[kept]).detach()
     return Batch(
         observations=observations,
         actions=actions,

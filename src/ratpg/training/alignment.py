@@ -10,12 +10,14 @@ from torch import Tensor
 from ratpg.natgrad import AdvantageTransform
 from ratpg.rl.batch import Batch
 from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import Network
 
 DAMPING = 0.1
 """λ of the natural gradient that is compared with."""
 RATIO_BOUNDS = (0.1, 10.0)
-LARGEST = 4096
-"""Rows of a mini-batch that are looked at; of a larger one the first, which are random, and say less."""
+LARGEST: dict[Network, int] = {"mlp": 4096, "nature-cnn": 128, "impala": 128}
+"""Rows of a mini-batch that are looked at; of a larger one the first, which are random, and say less. An image is worth
+many steps of a simulator."""
 LARGEST_RECURRENT = 32
 """The same where there is an LSTM, through which each row takes a backward pass of its own."""
 
@@ -59,7 +61,8 @@ class AlignmentProbe:
 
     def natural_gradient(self, batch: Batch) -> Tensor:
         """The exact damped natural gradient of a mini-batch, flat."""
-        batch = batch.first(LARGEST_RECURRENT if self.policy.spec.lstm else LARGEST)
+        spec = self.policy.spec
+        batch = batch.first(LARGEST_RECURRENT if spec.lstm else LARGEST[spec.network])
         with self.transform.record():
             log_prob = self.policy.actor(batch.observations).log_prob(batch.actions)
         ratio = (log_prob.detach() - batch.log_prob).exp().clamp(*RATIO_BOUNDS)
