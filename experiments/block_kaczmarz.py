@@ -12,7 +12,6 @@ so that with targets ``y = Hg* + ε`` the error ``e = g − g*`` obeys
 so that every expectation over them is a plain mean.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +102,6 @@ def sequences(
     count: int,
     decay: float = 1.0,
     seed: int = 0,
-    noises: Sequence[str] = NOISES,
 ) -> dict[str, Errors]:
     """Runs ``count`` sequences of ``steps`` random blocks from ``g_0 = 0``, the same blocks for every kind of target.
 
@@ -115,11 +113,10 @@ def sequences(
         count: how many sequences.
         decay: ζ.
         seed: of blocks and noise.
-        noises: kinds of targets.
     """
     generator = torch.Generator().manual_seed(seed)
     contraction = torch.eye(len(solution)).to(solution) - blocks.projection
-    kinds = {kind: index for index, kind in enumerate(noises)}
+    kinds = {kind: index for index, kind in enumerate(NOISES)}
     # N_τ ε is distributed as Rᵀz with N_τᵀ = QR and z standard normal, which has at most p entries.
     roots = deviation * torch.linalg.qr(blocks.noise_map.transpose(1, 2)).R  # [T, min(B, p), p]
     kept = torch.randn(count, int(blocks.rows.max()) + 1, generator=generator, dtype=solution.dtype) * deviation
@@ -139,12 +136,9 @@ def sequences(
             if start == stop:
                 continue
             torch.mm(before[start:stop].flatten(0, 1), contraction[block], out=moved[start:stop].flatten(0, 1))
-            if "fresh" in kinds:
-                torch.mm(normal[start:stop], roots[block], out=noise[start:stop])
-        if "fresh" in kinds:
-            moved[:, kinds["fresh"]] += noise
-        if "repeated" in kinds:
-            moved[:, kinds["repeated"]] += repeated[drawn[order], order]
+            torch.mm(normal[start:stop], roots[block], out=noise[start:stop])
+        moved[:, kinds["fresh"]] += noise
+        moved[:, kinds["repeated"]] += repeated[drawn[order], order]
         error[order] = moved
         squares.append(error.square().sum(2))
     table = torch.stack(squares)  # [J + 1, S, kinds]

@@ -31,7 +31,7 @@ def uniform_blocks(scores: Tensor, size: int, damping: float) -> Blocks:
 def test_the_iteration_is_that_of_the_dense_oracle(scores: Tensor, solution: Tensor, size: int, decay: float) -> None:
     rows, damping = torch.arange(size)[None], 0.3
     blocks = Blocks.of(scores, rows, size * damping)
-    errors = sequences(blocks, solution, 1.0, 3, 2, decay, noises=["exact"])["exact"]
+    errors = sequences(blocks, solution, 1.0, 3, 2, decay)["exact"]
     block, g = scores[:size], torch.zeros(P, dtype=torch.float64)
     for j in range(4):
         torch.testing.assert_close(errors.mean[j], (g - solution).square().sum())

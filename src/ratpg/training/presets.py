@@ -6,12 +6,13 @@
 ``default``  the best we know. RAT: a natural-gradient step is worth fresh data, so small rollouts, few steps on
              each, and the step set by the KL divergence instead of a norm clip; a first standard deviation at which
              few samples are clipped by the bounds. PPO: CleanRL's settings for continuous control (Huang et al. 2022,
-             JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one, with RAT's networks and
-             first standard deviation and mini-batches of 256 instead of 64 (``results/default_search``). TRPO: one step
-             a rollout, small tanh networks and twenty passes of the critic, as RL Baselines3 Zoo has it, a larger step,
-             and RAT's discount and bounds of actions (3011 instead of 1972 on Hopper). ACKTR: RAT's too, its damping,
-             and an entropy weight that stays (2694 instead of 790 on Ant). Diag: a first step that is no longer
-             than the KL band allows. Sophia: a third of the learning rate that it was given first.
+             JMLR 23(274)), its 2048 steps a rollout taken by eight environments instead of one, with RAT's networks,
+             first standard deviation, discount and bounds of actions, and mini-batches of 256 instead of 64
+             (``results/default_search``). TRPO: one step a rollout, small tanh networks and twenty passes of the
+             critic, as RL Baselines3 Zoo has it, a larger step, and RAT's discount and bounds of actions (3011 instead
+             of 1972 on Hopper). ACKTR: RAT's too, its damping, and an entropy weight that stays (2694 instead of 790 on
+             Ant). Diag: a first step that is no longer than the KL band allows. Sophia: a third of the learning rate
+             that it was given first.
 """
 
 from dataclasses import replace
