@@ -29,6 +29,6 @@ def test_output_is_weight_times_patches(kind: str) -> None:
     convolution = cls(4, 8, bias=False, dtype=torch.float64, **options)
     images = torch.randn(5, 4, *space, dtype=torch.float64)
     expected = convolution(images).detach()
-    weight = convolution.weight.detach().flatten(1).unflatten(0, (convolution.groups, -1))
-    output = weight @ unfold(images, convolution)
+    weight = convolution.weight.detach().flatten(2).unflatten(0, (convolution.groups, -1))
+    output = torch.einsum("gock,ngtkc->ngot", weight, unfold(images, convolution))
     assert relative_error(output.flatten(1, 2).view_as(expected), expected) <= 1e-14

@@ -27,7 +27,8 @@ def unfold(images: Tensor, convolution: _ConvNd) -> Tensor:
         convolution: gives kernel size, stride, padding and its mode, dilation and groups.
 
     Returns:
-        ``[N, G, C/G · k, T]`` with ``G`` groups, ``k`` entries of the kernel and ``T`` output pixels.
+        ``[N, G, T, k, C/G]`` with ``G`` groups, ``T`` output pixels and ``k`` entries of the kernel. The channels come
+        last, as in the memory of images on CPUs, which is copied three times as fast so as in the order of a weight.
     """
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
     windows = F.pad(images, convolution._reversed_padding_repeated_twice, mode=mode)
@@ -36,10 +37,9 @@ def unfold(images: Tensor, convolution: _ConvNd) -> Tensor:
         dilation = convolution.dilation[axis]
         reach = dilation * (convolution.kernel_size[axis] - 1) + 1
         windows = windows.unfold(2 + axis, reach, convolution.stride[axis])[..., ::dilation]
-    # [N, C, *out, *kernel] -> [N, C, *kernel, *out]
-    order = (0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
-    pixels = math.prod(windows.shape[2 : 2 + axes])
-    return windows.permute(order).reshape(len(images), convolution.groups, -1, pixels)
+    # [N, G, C/G, *out, *kernel] -> [N, G, *out, *kernel, C/G]
+    windows = windows.unflatten(1, (convolution.groups, -1)).movedim(2, -1)
+    return windows.flatten(2 + axes, 1 + 2 * axes).flatten(2, 1 + axes)
 
 
 class Patches:
@@ -49,13 +49,16 @@ class Patches:
         calls: the convolution and its input ``[B, F, C, *space]`` (``F`` images a sample) at each call; the patches of
             all images and calls of a sample follow each other along ``T``.
         tokens: ``T`` of all calls together.
+
+    Attributes:
+        entries: of the kernel, and of each of these the channels: ``(k, C/G)``.
     """
 
     def __init__(self, calls: Sequence[tuple[_ConvNd, Tensor]], tokens: int):
         self._calls = calls
         convolution, images = calls[0]
-        d_in = convolution.in_channels // convolution.groups * math.prod(convolution.kernel_size)
-        self.shape = torch.Size((len(images), convolution.groups, tokens, d_in))
+        self.entries = math.prod(convolution.kernel_size), convolution.in_channels // convolution.groups
+        self.shape = torch.Size((len(images), convolution.groups, tokens, math.prod(self.entries)))
         self.element_size = images.element_size()
         self.chunk_bytes = PATCH_BYTES if images.device.type == "cpu" else LAUNCHED_PATCH_BYTES
 
@@ -69,13 +72,25 @@ class Patches:
         return Patches([(convolution, images[:count]) for convolution, images in self._calls], self.shape[2])
 
     def __getitem__(self, samples: slice) -> Tensor:
+        """``[b, G, T, d_in]``, whose ``d_in`` are in the order of the weight: the channels, then the kernel."""
+        return self.channels_last(samples).mT.flatten(3)
+
+    def channels_last(self, samples: slice) -> Tensor:
+        """``[b, G, T, k, C/G]``."""
         parts = []
         for convolution, images in self._calls:
             chosen = images[samples]
             patches = unfold(chosen.flatten(0, 1), convolution).unflatten(0, chosen.shape[:2])
-            # [B, F, G, d_in, T] -> [B, G, F · T, d_in]; nothing is copied where F is 1.
-            parts.append(patches.permute(0, 2, 1, 4, 3).flatten(2, 3))
+            # [B, F, G, T, ...] -> [B, G, F · T, ...]; nothing is copied where F is 1.
+            parts.append(patches.transpose(1, 2).flatten(2, 3))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def slices(self) -> Iterator[slice]:
+        """Samples whose patches together have about `chunk_bytes`."""
+        samples, *shape = self.shape
+        count = max(1, self.chunk_bytes // (math.prod(shape) * self.element_size))
+        for start in range(0, samples, count):
+            yield slice(start, min(start + count, samples))
 
 
 def parts(inputs: Tensor | Patches) -> Iterator[tuple[slice, Tensor]]:
@@ -83,8 +98,5 @@ def parts(inputs: Tensor | Patches) -> Iterator[tuple[slice, Tensor]]:
     if isinstance(inputs, Tensor):
         yield slice(0, len(inputs)), inputs
         return
-    samples, *shape = inputs.shape
-    count = max(1, inputs.chunk_bytes // (math.prod(shape) * inputs.element_size))
-    for start in range(0, samples, count):
-        chunk = slice(start, min(start + count, samples))
-        yield chunk, inputs[chunk]
+    for samples in inputs.slices():
+        yield samples, inputs[samples]

@@ -162,10 +162,11 @@ def form_rows(inputs: Tensor | Patches, gradients: Tensor) -> Tensor:
     """``Σₜ dᵢₜ aᵢₜᵀ`` for each sample and group, ``[B, G, d_out, d_in]``."""
     if isinstance(inputs, Tensor):
         return gradients.mT @ inputs
-    rows = gradients.new_empty(*gradients.shape[:2], gradients.shape[3], inputs.shape[3])
-    for samples, patches in parts(inputs):
-        torch.matmul(gradients[samples].mT, patches, out=rows[samples])
-    return rows
+    rows = gradients.new_empty(*gradients.shape[:2], gradients.shape[3], *inputs.entries)
+    for samples in inputs.slices():
+        patches = inputs.channels_last(samples)
+        torch.matmul(gradients[samples].mT, patches.flatten(3), out=rows[samples].flatten(3))
+    return rows.mT.flatten(3)
 
 
 def add_contraction(gram: LowerTriangle, gradients: Tensor, similarity: Callable[[slice, slice], Tensor]) -> None:

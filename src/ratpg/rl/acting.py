@@ -36,7 +36,9 @@ class Actor(Protocol):
         ...
 
 
-def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memory | None = None) -> Actor:
+def make_actor(
+    policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memory | None = None, features: Tensor | None = None
+) -> Actor:
     """An actor for one rollout, under the policy's parameters as they are now.
 
     Args:
@@ -44,22 +46,37 @@ def make_actor(policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memo
         noise: `ActorCritic.draw_noise` of ``[T, N]``.
         actions: `ActorCritic.empty_actions` of ``[T, N]``, to be filled.
         memory: of the ``N`` environments, where the policy is recurrent; moved on by each call.
+        features: `ActorCritic.empty_features` of ``[T, N]``, to be filled.
     """
     layers = policy.actor_layers()
     if layers is not None and policy.device.type == "cpu":
         return _PerceptronActor(policy, layers, noise, actions)
-    return _ModuleActor(policy, noise, actions, memory)
+    return _ModuleActor(policy, noise, actions, memory, features)
 
 
 class _ModuleActor:
-    def __init__(self, policy: ActorCritic, noise: Tensor, actions: Tensor, memory: Memory | None = None):
+    def __init__(
+        self,
+        policy: ActorCritic,
+        noise: Tensor,
+        actions: Tensor,
+        memory: Memory | None = None,
+        features: Tensor | None = None,
+    ):
         self._policy, self._noise, self._actions, self._memory = policy, noise, actions, memory
+        self._features = features
 
     @torch.inference_mode()
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
         policy = self._policy
         raw = torch.from_numpy(as_stored(observations)).to(policy.device)
-        sampled = policy.act_on(policy.normalize(raw), self._memory, where).sample(self._noise[step, where])
+        normalized = policy.normalize(raw)
+        if self._features is None:
+            distribution = policy.act_on(normalized, self._memory, where)
+        else:
+            features = self._features[step, where] = policy.actor.body(normalized)
+            distribution, _ = policy.heads(features)
+        sampled = distribution.sample(self._noise[step, where])
         self._actions[step, where] = sampled
         return policy.environment_actions(sampled)
 

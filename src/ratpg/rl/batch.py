@@ -126,8 +126,12 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
     """
     everything = policy.normalize(rollout.observations)  # [T + 1, N, d]
     distribution: Distribution | None = None
-    if policy.spec.shared:  # one pass for both
-        distribution, outputs = policy.actor_critic(everything.flatten(0, 1))
+    if policy.spec.shared:  # one pass for both, of what was not acted on where the rest was kept
+        if rollout.features is None:
+            features = policy.actor.body(everything.flatten(0, 1))
+        else:
+            features = torch.cat([rollout.features.flatten(0, 1), policy.actor.body(everything[-1])])
+        distribution, outputs = policy.heads(features)
         values = policy.value_head.denormalize(outputs)
     else:
         values = policy.value(everything.flatten(0, 1))

@@ -127,9 +127,21 @@ class ActorCritic(nn.Module):
         """The action distribution and the values ``[B]`` in PopArt's units, from one pass of shared layers."""
         if not self.spec.shared:
             return self.actor(normalized), self.critic(normalized)
-        features = self.actor.body(normalized)
+        return self.heads(self.actor.body(normalized))
+
+    def heads(self, features: Tensor) -> tuple[Distribution, Tensor]:
+        """As `actor_critic`, from what the shared layers make of the observations, ``[B, width]``."""
         values = self.value_head(features).squeeze(-1)
         return self.actor.distribution(self.actor.head(features)), values
+
+    def empty_features(self, shape: tuple[int, ...]) -> Tensor | None:
+        """Room for what shared layers make of observations, ``[*shape, width]``; None where they are not worth keeping.
+
+        They are where finding them anew costs much more than reading them, as with images.
+        """
+        if not self.spec.shared or self.spec.network == "mlp" or self.spec.lstm:
+            return None
+        return torch.empty(*shape, self.actor.head.in_features, device=self.device)
 
     def actor_layers(self) -> list[PerceptronLayer] | None:
         """The actor's layers; None where it is no plain perceptron."""

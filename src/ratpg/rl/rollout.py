@@ -31,6 +31,8 @@ class Rollout:
         valid: False where the step only reset the environment, bool ``[T, N]``.
         cut: truncated by `VecEnv.stagger`, so that the episode's return is none of the task's, bool ``[T, N]``.
         state: of a recurrent actor before the first step, ``[N, size]``.
+        features: what shared layers made of the observations that were acted on, ``[T, N, width]``, where
+            `ActorCritic.empty_features` has room for them.
     """
 
     observations: Tensor
@@ -41,6 +43,7 @@ class Rollout:
     valid: Tensor
     cut: Tensor
     state: Tensor | None = None
+    features: Tensor | None = None
 
     @property
     def done(self) -> Tensor:
@@ -72,7 +75,8 @@ def collect(
     terminated, truncated, valid, cut = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(4))
     noise = policy.draw_noise((num_steps, num_envs), generator)
     actions = policy.empty_actions((num_steps, num_envs))
-    act = make_actor(policy, noise, actions, memory)
+    features = policy.empty_features((num_steps, num_envs))
+    act = make_actor(policy, noise, actions, memory, features)
     state = None if memory is None else memory.actor.clone()
     for step in range(num_steps + 1):
         for group, where in enumerate(envs.groups):
@@ -97,6 +101,7 @@ def collect(
         valid=torch.from_numpy(valid).to(device),
         cut=torch.from_numpy(cut).to(device),
         state=state,
+        features=features,
     )
 
 

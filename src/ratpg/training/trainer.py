@@ -26,6 +26,7 @@ from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.checkpoint import first_line
 from ratpg.training.config import TrainConfig
+from ratpg.training.heap import keep_freed_memory
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
 
@@ -63,6 +64,7 @@ class Trainer:
         )
         if config.stagger:
             self.envs.stagger()
+        keep_freed_memory()
         self.config = config = dataclasses.replace(config, backend=self.envs.backend)
         spec = PolicySpec.from_spaces(
             self.envs.observation_space,
