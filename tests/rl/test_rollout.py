@@ -1,12 +1,14 @@
 """`collect` against episodes known in advance, and its refusal of experience that is not finite."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from ratpg.rl.batch import make_batch
 from ratpg.rl.envs import VecEnv, make_vec
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.rollout import NonFiniteExperience, Rollout, collect
@@ -128,3 +130,17 @@ def test_an_infinite_reward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envs, "receive", overflow)
     with pytest.raises(NonFiniteExperience, match=r"environment 1 .*step 0"):
         collect(policy_for(envs), envs, 4, torch.Generator())
+
+
+def test_features_kept_while_acting_are_those_of_the_observations() -> None:
+    """With them a batch is the same as with those of another pass over the rollout."""
+    envs = make_vec("ToyToldImage-v0", 2, seed=0, backend="gymnasium")
+    spec = PolicySpec.from_spaces(envs.observation_space, envs.action_space, network="nature-cnn", shared=True)
+    torch.manual_seed(0)
+    policy = ActorCritic(spec)
+    rollout = collect(policy, envs, STEPS, torch.Generator().manual_seed(0))
+    batch = make_batch(policy, rollout, rollout.rewards, 0.9, 0.8)
+    again = make_batch(policy, replace(rollout, features=None), rollout.rewards, 0.9, 0.8)
+    for name in ("log_prob", "advantages", "returns"):
+        assert_close(getattr(batch, name), getattr(again, name))
+    assert batch.advantages.std() > 0

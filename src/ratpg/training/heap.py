@@ -11,7 +11,8 @@ def keep_freed_memory() -> None:
     """Has glibc keep what this process frees; does nothing where there is another C library.
 
     By default allocations of more than 32 MiB are mapped from the system each time, and their pages fault one by one:
-    a third of the time of a step on 512 images. The process then keeps the most it has needed.
+    a third of the time of a step on 512 images. The process then keeps what it has needed, in pieces of which not all
+    fit what comes next: a training on Procgen has 2 GB instead of 0.8.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt

@@ -64,7 +64,6 @@ class Trainer:
         )
         if config.stagger:
             self.envs.stagger()
-        keep_freed_memory()
         self.config = config = dataclasses.replace(config, backend=self.envs.backend)
         spec = PolicySpec.from_spaces(
             self.envs.observation_space,
@@ -78,6 +77,8 @@ class Trainer:
             network=config.network,
             lstm=config.lstm,
         )
+        if spec.network != "mlp":
+            keep_freed_memory()
         torch.set_num_threads(1)  # how orthogonal weights are rounded depends on it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
