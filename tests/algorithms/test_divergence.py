@@ -24,9 +24,9 @@ def problem(spec: PolicySpec, observations: torch.Tensor) -> tuple[ActorCritic, 
     return policy, Batch(observations, zeros.long(), distribution, zeros, zeros, zeros)
 
 
-@pytest.mark.parametrize("limit, expected", [(4, slice(0, None, 3)), (100, slice(None))])
+@pytest.mark.parametrize("limit, expected", [(4, [0, 2, 7, 10]), (5, [0, 2, 5, 7, 10]), (ROWS, list(range(ROWS)))])
 def test_of_images_evenly_spread_rows_are_looked_at(
-    limit: int, expected: slice, monkeypatch: pytest.MonkeyPatch
+    limit: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(divergence, "IMAGES", limit)
     spec = PolicySpec((3, 36, 36), (), (4,), (0,), images=True, network="nature-cnn", shared=True)
@@ -44,3 +44,10 @@ def test_of_other_observations_every_row_is_looked_at(monkeypatch: pytest.Monkey
     policy, batch = problem(PolicySpec((5,), (), (4,), (0,), hidden=(8,)), torch.randn(ROWS, 5))
     now = policy.actor(batch.observations).detach()
     assert_close(kl_and_entropy(policy, batch)[0], float(batch.distribution.kl(now).mean()))
+
+
+def test_the_rows_are_of_all_environments() -> None:
+    """The rows of a step are its environments', without a reset that would shift them."""
+    rows = divergence.spread(4096)
+    for envs in (2, 16, 64):
+        assert torch.bincount(rows % envs).min() > 0.5 * divergence.IMAGES / envs

@@ -132,15 +132,33 @@ def test_an_infinite_reward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         collect(policy_for(envs), envs, 4, torch.Generator())
 
 
+def image_policy(envs: VecEnv, **options: object) -> ActorCritic:
+    torch.manual_seed(0)
+    return ActorCritic(PolicySpec.from_spaces(envs.observation_space, envs.action_space, **options))
+
+
 def test_features_kept_while_acting_are_those_of_the_observations() -> None:
     """With them a batch is the same as with those of another pass over the rollout."""
     envs = make_vec("ToyToldImage-v0", 2, seed=0, backend="gymnasium")
-    spec = PolicySpec.from_spaces(envs.observation_space, envs.action_space, network="nature-cnn", shared=True)
-    torch.manual_seed(0)
-    policy = ActorCritic(spec)
+    policy = image_policy(envs, network="nature-cnn", shared=True)
     rollout = collect(policy, envs, STEPS, torch.Generator().manual_seed(0))
+    seen = policy.normalize(rollout.observations[:-1]).flatten(0, 1)
+    assert rollout.features is not None
+    assert_close(rollout.features.flatten(0, 1), policy.actor.body(seen).detach())
     batch = make_batch(policy, rollout, rollout.rewards, 0.9, 0.8)
     again = make_batch(policy, replace(rollout, features=None), rollout.rewards, 0.9, 0.8)
     for name in ("log_prob", "advantages", "returns"):
         assert_close(getattr(batch, name), getattr(again, name))
     assert batch.advantages.std() > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"network": "nature-cnn"}, {"shared": True}, {"network": "nature-cnn", "shared": True, "lstm": 4}],
+    ids=["separate", "mlp", "lstm"],
+)
+def test_other_policies_features_are_not_kept(options: dict[str, object]) -> None:
+    envs = make_vec("ToyToldImage-v0", 2, seed=0, backend="gymnasium")
+    policy = image_policy(envs, hidden=(8,), **options)
+    rollout = collect(policy, envs, 2, torch.Generator().manual_seed(0), policy.new_memory(2))
+    assert rollout.features is None

@@ -14,6 +14,7 @@ from rich.console import Console
 from ratpg.cli import INTERRUPTED
 from ratpg.cli.arguments import parse, parse_train
 from ratpg.rl.envs import Backend
+from ratpg.training.heap import keep_freed_memory
 from ratpg.training.logging import ProgressDisplay, say
 from ratpg.training.trainer import Trainer
 
@@ -58,6 +59,8 @@ def resume(arguments: list[str]) -> int:
 def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
     config, directory = trainer.config, trainer.config.directory
     console = _Console()
+    if trainer.policy.spec.convolutional and trainer.policy.device.type == "cpu":
+        keep_freed_memory()
     say(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}")
     try:
         with ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display:

@@ -27,11 +27,13 @@ def unfold(images: Tensor, convolution: _ConvNd) -> Tensor:
         convolution: gives kernel size, stride, padding and its mode, dilation and groups.
 
     Returns:
-        ``[N, G, T, k, C/G]`` with ``G`` groups, ``T`` output pixels and ``k`` entries of the kernel. The channels come
-        last, as in the memory of images on CPUs, which is copied three times as fast so as in the order of a weight.
+        ``[N, G, T, k, C/G]`` with ``G`` groups, ``T`` output pixels and ``k`` entries of the kernel.
     """
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
     windows = F.pad(images, convolution._reversed_padding_repeated_twice, mode=mode)
+    # Patches are copied several times faster where channels are next to each other in memory, as `unit_range` lays
+    # images out, than where pixels are.
+    windows = windows.movedim(1, -1).contiguous().movedim(-1, 1)
     axes = len(convolution.kernel_size)
     for axis in range(axes):
         dilation = convolution.dilation[axis]
@@ -51,14 +53,14 @@ class Patches:
         tokens: ``T`` of all calls together.
 
     Attributes:
-        entries: of the kernel, and of each of these the channels: ``(k, C/G)``.
+        kernel_and_channels: how many entries the kernel has, and channels a group; ``d_in`` is their product.
     """
 
     def __init__(self, calls: Sequence[tuple[_ConvNd, Tensor]], tokens: int):
         self._calls = calls
         convolution, images = calls[0]
-        self.entries = math.prod(convolution.kernel_size), convolution.in_channels // convolution.groups
-        self.shape = torch.Size((len(images), convolution.groups, tokens, math.prod(self.entries)))
+        self.kernel_and_channels = math.prod(convolution.kernel_size), convolution.in_channels // convolution.groups
+        self.shape = torch.Size((len(images), convolution.groups, tokens, math.prod(self.kernel_and_channels)))
         self.element_size = images.element_size()
         self.chunk_bytes = PATCH_BYTES if images.device.type == "cpu" else LAUNCHED_PATCH_BYTES
 
@@ -72,7 +74,7 @@ class Patches:
         return Patches([(convolution, images[:count]) for convolution, images in self._calls], self.shape[2])
 
     def __getitem__(self, samples: slice) -> Tensor:
-        """``[b, G, T, d_in]``, whose ``d_in`` are in the order of the weight: the channels, then the kernel."""
+        """``[b, G, T, d_in]``, in the order of the weight: for each channel the kernel. A copy of `channels_last`."""
         return self.channels_last(samples).mT.flatten(3)
 
     def channels_last(self, samples: slice) -> Tensor:
@@ -86,7 +88,7 @@ class Patches:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def slices(self) -> Iterator[slice]:
-        """Samples whose patches together have about `chunk_bytes`."""
+        """Samples whose patches have about `chunk_bytes` together."""
         samples, *shape = self.shape
         count = max(1, self.chunk_bytes // (math.prod(shape) * self.element_size))
         for start in range(0, samples, count):

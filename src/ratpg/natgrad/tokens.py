@@ -162,11 +162,12 @@ def form_rows(inputs: Tensor | Patches, gradients: Tensor) -> Tensor:
     """``Σₜ dᵢₜ aᵢₜᵀ`` for each sample and group, ``[B, G, d_out, d_in]``."""
     if isinstance(inputs, Tensor):
         return gradients.mT @ inputs
-    rows = gradients.new_empty(*gradients.shape[:2], gradients.shape[3], *inputs.entries)
+    kernel, channels = inputs.kernel_and_channels
+    rows = gradients.new_empty(*gradients.shape[:2], gradients.shape[3], channels, kernel)
     for samples in inputs.slices():
-        patches = inputs.channels_last(samples)
-        torch.matmul(gradients[samples].mT, patches.flatten(3), out=rows[samples].flatten(3))
-    return rows.mT.flatten(3)
+        product = gradients[samples].mT @ inputs.channels_last(samples).flatten(3)
+        rows[samples] = product.unflatten(3, (kernel, channels)).mT
+    return rows.flatten(3)
 
 
 def add_contraction(gram: LowerTriangle, gradients: Tensor, similarity: Callable[[slice, slice], Tensor]) -> None:

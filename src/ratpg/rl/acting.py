@@ -74,8 +74,9 @@ class _ModuleActor:
         if self._features is None:
             distribution = policy.act_on(normalized, self._memory, where)
         else:
-            features = self._features[step, where] = policy.actor.body(normalized)
-            distribution, _ = policy.heads(features)
+            features = policy.actor.body(normalized)
+            self._features[step, where] = features
+            distribution = policy.actor.distribution(policy.actor.head(features))
         sampled = distribution.sample(self._noise[step, where])
         self._actions[step, where] = sampled
         return policy.environment_actions(sampled)

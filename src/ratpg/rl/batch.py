@@ -126,7 +126,7 @@ def make_batch(policy: ActorCritic, rollout: Rollout, rewards: Tensor, gamma: fl
     """
     everything = policy.normalize(rollout.observations)  # [T + 1, N, d]
     distribution: Distribution | None = None
-    if policy.spec.shared:  # one pass for both, of what was not acted on where the rest was kept
+    if policy.spec.shared:  # one pass for both; where features were kept while acting, only the last are missing
         if rollout.features is None:
             features = policy.actor.body(everything.flatten(0, 1))
         else:

@@ -87,7 +87,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.spec = spec
         d_obs = int(np.prod(spec.observation_shape))
-        self.normalizer = ObservationNormalizer((d_obs,)) if spec.network == "mlp" else None
+        self.normalizer = ObservationNormalizer((d_obs,)) if not spec.convolutional else None
         body, width = _body(spec, "actor")
         head = initialised(nn.Linear(width, spec.head_size), 0.01, spec.initial_weights)
         if spec.choices:
@@ -135,11 +135,12 @@ class ActorCritic(nn.Module):
         return self.actor.distribution(self.actor.head(features)), values
 
     def empty_features(self, shape: tuple[int, ...]) -> Tensor | None:
-        """Room for what shared layers make of observations, ``[*shape, width]``; None where they are not worth keeping.
+        """Room for what shared convolutions make of observations while acting, ``[*shape, width]``; None without such.
 
-        They are where finding them anew costs much more than reading them, as with images.
+        They are kept since another forward pass would take as long as the first. An LSTM's are not: what its sequences
+        are read by takes them from their start.
         """
-        if not self.spec.shared or self.spec.network == "mlp" or self.spec.lstm:
+        if not (self.spec.shared and self.spec.convolutional) or self.spec.lstm:
             return None
         return torch.empty(*shape, self.actor.head.in_features, device=self.device)
 

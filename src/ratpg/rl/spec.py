@@ -106,6 +106,11 @@ class PolicySpec:
         return sizes.get(self.action_kind, sum(self.choices))
 
     @property
+    def convolutional(self) -> bool:
+        """Whether the layers are convolutions, whose forward pass is slow and takes much memory."""
+        return self.network != "mlp"
+
+    @property
     def colours_last(self) -> bool:
         """Whether an image is ``[H, W, C]`` rather than ``[C, H, W]``: there are fewer colours than pixels."""
         return self.images and self.observation_shape[-1] < self.observation_shape[0]

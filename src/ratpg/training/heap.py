@@ -1,4 +1,4 @@
-"""Large tensors in memory that is used again, instead of returned to the system and fetched, page by page, anew."""
+"""The process's heap, which may keep what is freed instead of having it fetched from the system, page by page, anew."""
 
 import ctypes
 import platform
@@ -12,9 +12,10 @@ def keep_freed_memory() -> None:
 
     By default allocations of more than 32 MiB are mapped from the system each time, and their pages fault one by one:
     a third of the time of a step on 512 images. The process then keeps what it has needed, in pieces of which not all
-    fit what comes next: a training on Procgen has 2 GB instead of 0.8.
+    fit what comes next: a training on Procgen has 2 GB instead of 0.8. Of the main thread's heap alone, in which
+    PyTorch's tensors on CPUs are.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(MMAP_MAX, 0)
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(TRIM_THRESHOLD, -1)  # never: the number is read as the largest of all

@@ -26,7 +26,6 @@ from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.checkpoint import first_line
 from ratpg.training.config import TrainConfig
-from ratpg.training.heap import keep_freed_memory
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
 
@@ -77,8 +76,6 @@ class Trainer:
             network=config.network,
             lstm=config.lstm,
         )
-        if spec.network != "mlp":
-            keep_freed_memory()
         torch.set_num_threads(1)  # how orthogonal weights are rounded depends on it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
