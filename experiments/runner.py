@@ -299,9 +299,7 @@ def table_of(rows: Sequence[Row]) -> list[Row]:
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return "–"
-    mean = np.mean(values)
-    digits = 1 if abs(mean) < 20 else 0  # Procgen counts what an agent eats or hits
     if len(values) == 1:
-        return f"{mean:.{digits}f} (1)"
+        return f"{values[0]:.0f} (1)"
     error = np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{mean:.{digits}f} ± {error:.{digits}f} ({len(values)})"
+    return f"{np.mean(values):.0f} ± {error:.0f} ({len(values)})"
