@@ -207,9 +207,10 @@ class AdvantageTransform:
             direction = scores.rmatvec(root * z)
             if carried is not None:
                 direction = {name: g.add(carried[name], alpha=decay) for name, g in direction.items()}
-            if whole and solution.method == "cholesky":
-                # S H g without another product: SKS z = S y − λ z, and the carried term is already known.
-                moved = target - (self.damping + solution.jitter) * z + root * along_carried
+            if whole and solution.method == "cholesky" and solution.holds is None:
+                # S H g without another product: SKS z = S y − λ z, and the carried term is already known. Not where the
+                # diagonal may have been raised (a deferred solution): near rounding level the difference is inexact.
+                moved = target - self.damping * z + root * along_carried
             else:
                 moved = root * scores.matvec(direction)
             other = scores.rmatvec(root * for_reference[0]) if for_reference else None
