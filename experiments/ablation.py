@@ -4,7 +4,9 @@
 
 Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``results/ablation/``: 1M steps of Hopper
 and HalfCheetah, seeds 0 to 2. Around ``paper`` are changed the transform, the norm clip, both, ζ, λ, the critic, and
-the size of a mini-batch; around ``default``, which has no clip, the transform, the clip, both, ζ and λ.
+the size of a mini-batch; around ``default``, which has no clip, the transform, the clip, both, ζ and λ. What the clip
+may be there for, errors that add up over the iterates (ζ = 1) or a step size that does not adapt to the KL divergence,
+is tried around ``paper`` with the clip and without.
 
 The transform is switched off by its own limit, ``λ(λI + HᵀΣH)⁻¹HᵀΣy → HᵀΣy`` for λ → ∞, with all step sizes multiplied
 by the same factor as λ is. So ``(λI + HᵀΣH)⁻¹HᵀΣy`` becomes ``HᵀΣy/λ`` with the preset's own λ: the vanilla gradient,
@@ -38,9 +40,14 @@ FIRST = 0.01
 """Share of its step size with which the vanilla gradient begins."""
 
 
+def _algorithm(env: str, preset: str) -> RATConfig:
+    config: RATConfig = parse_train(["--env", env, "--preset", preset]).algorithm
+    return config
+
+
 def without_transform(env: str, preset: str) -> tuple[str, ...]:
     """Flags that replace the transform of a preset by ``Ã = y/λ``."""
-    config: RATConfig = parse_train(["--env", env, "--preset", preset]).algorithm
+    config = _algorithm(env, preset)
     least, greatest = config.step_size_bounds
     values = {
         "--damping": [config.damping],
@@ -66,6 +73,10 @@ def variants(env: str, preset: str) -> dict[str, tuple[str, ...]]:
     if preset == "paper":
         changes["gauss-newton-critic"] = ("--critic", "gauss-newton")
         changes["minibatches-of-256"] = ("--minibatches", "32")
+        fixed = ("--step-size-bounds", *2 * (repr(_algorithm(env, preset).step_size),))
+        changes["decay-1-no-clip"] = ("--kaczmarz-decay", "1.0", *clip)
+        changes["fixed-step"] = fixed
+        changes["fixed-step-no-clip"] = fixed + clip
     base = ("--preset", preset)
     unchanged = Run("base", env, 0, STEPS, base).settings
     named = {f"{preset}-{name}": base + flags for name, flags in changes.items()}
@@ -84,7 +95,7 @@ def runs() -> list[Run]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> None:
+def draw(rows: Sequence[Row]) -> dict[str, str]:
     """Every run a dot, their mean a bar, and a line where the preset as it is stands."""
     figure, axes = plt.subplots(
         len(PRESETS), len(ENVS), figsize=(12, 8), sharex="col", squeeze=False, layout="constrained"
@@ -106,6 +117,7 @@ def draw(rows: Sequence[Row]) -> None:
             if line == len(PRESETS) - 1:
                 axis.set_xlabel("return after 1M steps (mean of the last 100 episodes)")
     save(figure, RESULTS / "ablation.png")
+    return {}
 
 
 if __name__ == "__main__":

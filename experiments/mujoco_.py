@@ -7,6 +7,7 @@ Five tasks over three seeds with separate networks, the two Humanoids and shared
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import suite
 from runner import Row, Run
@@ -30,8 +31,8 @@ RUNS += [
 ]
 
 
-def draw(rows: Sequence[Row]) -> None:
-    suite.draw("mujoco", RUNS, rows)
+def draw(rows: Sequence[Row]) -> dict[str, Any]:
+    return suite.draw("mujoco", RUNS, rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``re
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import suite
 from mujoco_ import TASKS
@@ -17,8 +18,8 @@ RUNS = [Run("rat-default-10M", env, 0, STEPS) for env in TASKS]
 RUNS += [Run("ppo-default-10M", env, 0, STEPS, ("--algo", "ppo")) for env in TASKS[:2]]
 
 
-def draw(rows: Sequence[Row]) -> None:
-    suite.draw("mujoco_long", RUNS, rows)
+def draw(rows: Sequence[Row]) -> dict[str, Any]:
+    return suite.draw("mujoco_long", RUNS, rows)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ One seed, two on Hopper and HalfCheetah; Ant with the paper's 105 dimensions. Tr
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import suite
 from mujoco_ import ALGORITHMS, SHARED, STEPS
@@ -26,9 +27,9 @@ RUNS += [_run(algo, env, 0) for algo in ALGORITHMS for env in TASKS if algo == "
 RUNS += [_run(algo, env, 0, shared=True) for algo in SHARED for env in TASKS]
 
 
-def draw(rows: Sequence[Row]) -> None:
-    suite.draw("mujoco_paper", RUNS, rows)
+def draw(rows: Sequence[Row]) -> dict[str, Any]:
     suite.draw_humanoid("mujoco_paper", RUNS)
+    return suite.draw("mujoco_paper", RUNS, rows)
 
 
 if __name__ == "__main__":

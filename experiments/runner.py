@@ -235,8 +235,9 @@ def _record(run: Run) -> None:
         "commit": " ".join(commits),  # of the start and of every resume
         "versions": versions(),
     }
-    _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
+    # The curve first: a run that stands in the table counts as recorded, whatever else is missing.
     _append(CURVES, [{"config": run.fingerprint} | point for point in _thinned(metrics)])
+    _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
 
 
 def _thinned(metrics: dict[str, list[float]]) -> Iterator[Row]:
@@ -277,29 +278,41 @@ def curves_of(runs: Sequence[Run]) -> Curves:
     recorded = _read(CURVES)
     curves: Curves = defaultdict(lambda: defaultdict(list))
     for row in results_of(runs):
-        points = [p for p in recorded if p["config"] == row["config"] and p["episode_return_mean"] != "nan"]
+        points: dict[str, Row] = {}
+        for point in recorded:
+            if point["config"] == row["config"] and point["episode_return_mean"] != "nan":
+                points.setdefault(point["timesteps"], point)  # the first, as of rows: two machines may have trained it
         if not points:
             print(f"no curve was kept of {row['name']} on {row['env']}, seed {row['seed']}")
             continue
-        steps = np.array([float(point["timesteps"]) for point in points])
-        returns = np.array([float(point["episode_return_mean"]) for point in points])
+        steps = np.array([float(point["timesteps"]) for point in points.values()])
+        returns = np.array([float(point["episode_return_mean"]) for point in points.values()])
         curves[row["env"]][row["name"]].append((steps, returns))
     return curves
 
 
 def table_of(rows: Sequence[Row]) -> list[Row]:
-    """Mean ± standard error of the last-100-episode return, and how many seeds; names down, environments across."""
+    """Mean ± standard error of the last-100-episode return, and how many seeds; names down, environments across.
+
+    Where no return of an environment reaches 100, as on Procgen, they have a decimal.
+    """
     table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         table[row["name"]][row["env"]].append(float(row["return"]))
-    envs = list(dict.fromkeys(row["env"] for row in rows))
-    return [{"run": name} | {env: _cell(cells[env]) for env in envs} for name, cells in table.items()]
+    greatest: dict[str, float] = defaultdict(float)
+    for row in rows:
+        greatest[row["env"]] = max(greatest[row["env"]], abs(float(row["return"])))
+    decimals = {env: 0 if value >= 100 else 1 for env, value in greatest.items()}
+    return [
+        {"run": name} | {env: _cell(cells[env], digits) for env, digits in decimals.items()}
+        for name, cells in table.items()
+    ]
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(values: Sequence[float], decimals: int) -> str:
     if not values:
         return "–"
     if len(values) == 1:
-        return f"{values[0]:.0f} (1)"
+        return f"{values[0]:.{decimals}f} (1)"
     error = np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.0f} ± {error:.0f} ({len(values)})"
+    return f"{np.mean(values):.{decimals}f} ± {error:.{decimals}f} ({len(values)})"

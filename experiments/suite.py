@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,18 +20,20 @@ COMPARED = ("Hopper", "HalfCheetah", "Walker2d", "Ant", "Swimmer")
 """Tasks of the aggregate: those without the Humanoids, which few runs have."""
 
 
-def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> None:
-    """Writes all that is made of a suite's recorded rows, beside its ``table.csv``."""
+def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Any]:
+    """Writes all that is made of a suite's recorded rows, beside its ``table.csv``; returns it for the summary."""
     folder = RESULTS / name
     write_csv(folder / "beside_paper.csv", beside_paper(rows))
     aggregates = aggregated(rows)
     if aggregates:
         write_csv(folder / "aggregate.csv", aggregates)
     curves = curves_of(runs)
-    write_csv(folder / "early.csv", early(curves))
+    learnt = early(curves)
+    write_csv(folder / "early.csv", learnt)
     for path in plot_curves(curves, folder / "curves"):
         if path.suffix == ".svg":  # which carries its date, and would differ each time
             path.unlink()
+    return {f"returns_at_{EARLY}_steps": learnt, "interquartile_means": aggregates}
 
 
 def draw_humanoid(name: str, runs: Sequence[Run]) -> None:

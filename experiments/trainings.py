@@ -2,14 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ratpg.training.plots import plot_curves
 from report import RESULTS, write_csv, write_summary
 from runner import TRIED, Row, Run, curves_of, results_of, run_all, table_of
 
-Draw = Callable[[Sequence[Row]], None]
+Draw = Callable[[Sequence[Row]], Mapping[str, Any]]
 
 
 def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
@@ -19,7 +20,7 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
         doc: what the experiment is, on its first line.
         name: of the experiment, and of its folder in ``results/``.
         runs: all trainings that it is made of.
-        draw: draws the recorded rows; their learning curves unless given.
+        draw: draws the recorded rows, and returns what else the summary says; their learning curves unless given.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
@@ -57,8 +58,9 @@ def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
     if not recorded:
         return
     write_csv(RESULTS / name / "table.csv", table_of(recorded))
+    figures: Mapping[str, Any] = {}
     if draw is not None:
-        draw(recorded)
+        figures = draw(recorded)
     else:
         for path in plot_curves(curves_of(runs), RESULTS / name / "curves"):
             if path.suffix == ".svg":  # which carries its date, and would differ each time
@@ -66,7 +68,7 @@ def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
     write_summary(
         name,
         " ".join(sorted({row["seed"] for row in recorded})),
-        {"trainings": len(runs), "recorded": len(recorded), "returns": table_of(recorded)},
+        {"trainings": len(runs), "recorded": len(recorded), "returns": table_of(recorded), **figures},
         # Of the trainings; what is drawn today is no part of where the figures come from.
         commits=" ".join(dict.fromkeys(commit for row in recorded for commit in row["commit"].split())),
         packages=" | ".join(dict.fromkeys(row["versions"] for row in recorded)),

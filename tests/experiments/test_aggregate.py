@@ -64,7 +64,7 @@ def test_ours_stands_beside_the_papers() -> None:
     ours, *papers = suite.beside_paper(rows)
     assert [row["run"] for row in papers] == [f"paper's {name}, 10M" for name in POSTER]
     assert list(ours) == ["run", "Hopper-v4", "Ant-v4", "Ant-v5"]
-    assert (ours["Ant-v4"], ours["Ant-v5"]) == (f"{2 * mean_of('PPO', 'Ant'):.0f} ± 0 (2)", "1 ± 0 (2)")
+    assert (ours["Ant-v4"], ours["Ant-v5"]) == (f"{2 * mean_of('PPO', 'Ant'):.0f} ± 0 (2)", "1.0 ± 0.0 (2)")
     assert (papers[0]["Ant-v4"], papers[0]["Ant-v5"]) == ("–", "2926.6 ± 353.1")
 
 

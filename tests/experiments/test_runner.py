@@ -85,6 +85,19 @@ def test_an_interrupt_reaches_the_trainings_which_save_themselves() -> None:
     assert not second.exists() and not runner.RUNS.exists()
 
 
+def test_a_run_that_two_machines_recorded_counts_once() -> None:
+    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
+    runner.run_all([run], parallel=1)
+    (row,), ((steps, returns),) = runner.results_of([run]), runner.curves_of([run])["CartPole-v1"]["toy"]
+    for table, field in ((runner.RUNS, "return"), (runner.CURVES, "episode_return_mean")):  # as a merge leaves them
+        lines = rows_of(table)
+        with table.open("a", newline="") as file:
+            csv.DictWriter(file, list(lines[0])).writerows(line | {field: "-1"} for line in lines)
+    assert runner.results_of([run]) == [row]
+    ((again, same),) = runner.curves_of([run])["CartPole-v1"]["toy"]
+    assert again.tolist() == steps.tolist() and same.tolist() == returns.tolist()
+
+
 def test_a_folder_with_other_settings_is_set_aside_and_kept() -> None:
     run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
     runner.run_all([Run("toy", "CartPole-v1", 0, 64, FLAGS)], parallel=1)

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 import ablation
+import atari
 import identity
 import kaczmarz
+import kaczmarz_decay
 import mujoco_
+import mujoco_long
 import mujoco_paper
+import procgen
 import runner
 import suite
 import trainings
@@ -19,7 +23,13 @@ from report import read_csv
 from runner import Run, curves_of, results_of, settings_of, table_of
 
 ROOT = Path(__file__).parents[2]
-SUITES = {"mujoco": mujoco_.RUNS, "mujoco_paper": mujoco_paper.RUNS}
+SUITES = {"mujoco": mujoco_.RUNS, "mujoco_paper": mujoco_paper.RUNS, "mujoco_long": mujoco_long.RUNS}
+TRAININGS = SUITES | {
+    "ablation": ablation.runs(),
+    "procgen": procgen.RUNS,
+    "atari": atari.RUNS,
+    "kaczmarz_decay": kaczmarz_decay.RUNS,
+}
 
 
 def record(runs: Sequence[Run]) -> None:
@@ -44,16 +54,40 @@ def record(runs: Sequence[Run]) -> None:
             writer.writerows(table)
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_the_committed_tables_are_what_the_recorded_runs_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    rows = results_of(SUITES[name])
+    rows = results_of(TRAININGS[name])
     folder = ROOT / "results" / name
-    assert read_csv(folder / "table.csv") == table_of(rows)
-    assert read_csv(folder / "beside_paper.csv") == suite.beside_paper(rows)
-    assert read_csv(folder / "early.csv") == suite.early(curves_of(SUITES[name]))
-    aggregated = suite.aggregated(rows)
-    assert (read_csv(folder / "aggregate.csv") if aggregated else []) == aggregated
+    assert folder.exists() == bool(rows)
+    if not rows:
+        return
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["trainings"], summary["recorded"]) == (len(TRAININGS[name]), len(rows))
+    assert read_csv(folder / "table.csv") == summary["returns"] == table_of(rows)
+    if name in SUITES:
+        early, aggregated = suite.early(curves_of(SUITES[name])), suite.aggregated(rows)
+        assert read_csv(folder / "beside_paper.csv") == suite.beside_paper(rows)
+        assert read_csv(folder / "early.csv") == summary["returns_at_300000_steps"] == early
+        assert (read_csv(folder / "aggregate.csv") if aggregated else []) == aggregated
+        assert summary["interquartile_means"] == aggregated
+
+
+def test_the_headline_figures_are_those_of_the_measurements() -> None:
+    results = {
+        name: json.loads((ROOT / "results" / name / "summary.json").read_text()) for name in ("gaussian", "kaczmarz")
+    }
+    least = {row["gradient"]: float(row["least_cosine"]) for row in read_csv(ROOT / "results/gaussian/table.csv")}
+    assert results["gaussian"]["min_cosine_rat_empirical"] == pytest.approx(least["RAT, full coverage"], abs=5e-5)
+    assert results["gaussian"]["min_cosine_rat_empirical"] >= 0.99
+    assert results["gaussian"]["min_cosine_vanilla_empirical"] == pytest.approx(least["vanilla"], abs=5e-5)
+    rates = read_csv(ROOT / "results/kaczmarz/rates.csv")
+    for figure, column in (("exact_bound_holds", "exact_bound"), ("noisy_bound_holds", "fresh_bound")):
+        assert results["kaczmarz"][figure] is all(row[column] == "holds" for row in rates)
+        assert results["kaczmarz"][figure] is True
+    assert [f"{rate['measured']:.6g}" for rate in results["kaczmarz"]["rates"].values()] == [
+        row["measured_rate"] for row in rates
+    ]
 
 
 @pytest.mark.parametrize(("name", "flags"), [("kaczmarz", kaczmarz.TRAINING), ("identity", identity.TRAINING)])
@@ -70,8 +104,12 @@ def test_a_suite_with_a_humanoid_is_drawn(tmp_path: Path, monkeypatch: pytest.Mo
     trainings.write("mujoco_paper", runs, lambda rows: suite.draw("mujoco_paper", runs, rows))
     suite.draw_humanoid("mujoco_paper", runs)
     folder = Path("results/mujoco_paper")
-    assert read_csv(folder / "table.csv") == [{"run": "rat-paper", "Hopper-v4": "10 ± 0 (2)", "Humanoid-v4": "12 (1)"}]
-    assert read_csv(folder / "early.csv") == [{"run": "rat-paper", "Hopper-v4": "4 ± 0 (2)", "Humanoid-v4": "5 (1)"}]
+    assert read_csv(folder / "table.csv") == [
+        {"run": "rat-paper", "Hopper-v4": "10.5 ± 0.5 (2)", "Humanoid-v4": "12.0 (1)"}
+    ]
+    assert read_csv(folder / "early.csv") == [
+        {"run": "rat-paper", "Hopper-v4": "3.5 ± 0.5 (2)", "Humanoid-v4": "5.0 (1)"}
+    ]
     assert json.loads((folder / "summary.json").read_text())["recorded"] == 3
     assert {path.name for path in folder.glob("*.png")} == {"curves.png", "humanoid.png"}
 

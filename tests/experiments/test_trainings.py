@@ -114,8 +114,8 @@ def test_a_run_on_another_device_is_the_same_run() -> None:
 
 def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:
     rows = [{"name": "a", "env": "X", "return": value} for value in ("1", "3")]
-    rows += [{"name": "b", "env": "Y", "return": "5"}]
-    expected = [{"run": "a", "X": "2 ± 1 (2)", "Y": "–"}, {"run": "b", "X": "–", "Y": "5 (1)"}]
+    rows += [{"name": "b", "env": "Y", "return": "500"}]
+    expected = [{"run": "a", "X": "2.0 ± 1.0 (2)", "Y": "–"}, {"run": "b", "X": "–", "Y": "500 (1)"}]
     assert runner.table_of(rows) == expected
 
 
@@ -132,6 +132,7 @@ def test_each_ablation_changes_what_it_names_and_no_more(preset: str) -> None:
         "damping": {"algorithm.damping"},
         "critic": {"algorithm.critic"},
         "minibatches": {"algorithm.minibatches"},
+        "fixed-step": {"algorithm.step_size_bounds"},
     }
     for name, flags in variants.items():
         settings = Run(name, ENV, 0, 1000, flags).settings
