@@ -1,5 +1,6 @@
 """What is recorded: hooks come and go, the fast path is taken where it is right, and only there."""
 
+from collections.abc import Callable
 from functools import partial
 from weakref import ref
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ratpg.natgrad import AdvantageTransform, CaptureError, batched, dense
+from ratpg.natgrad import AdvantageTransform, CaptureError, batched, capture, dense
 from ratpg.natgrad.factors import DenseFactor, Factor, OuterFactor
 from ratpg.natgrad.layer import Layer
 from ratpg.natgrad.layers import build_factors
@@ -276,12 +277,49 @@ def test_a_structure_is_compared_with_autograd_less_and_less_often(monkeypatch: 
     transform, compared = AdvantageTransform(case.actor), []
     compare = transform._recorder._compare
     monkeypatch.setattr(transform._recorder, "_compare", lambda log_prob: compared.append(1) or compare(log_prob))
+    monkeypatch.setattr(capture, "AT_LEAST_EVERY", 6)
     for _ in range(17):
         with transform.record():
             case.compute(*(t[:5] for t in case.data))  # of other samples, and not used
             log_prob = case.log_prob()
         transform(log_prob, torch.ones_like(log_prob))
-    assert len(compared) == 5  # at 1, 2, 4, 8 and 16
+    assert len(compared) == 7  # at 1, 2, 4, 6, 8, 12 and 16
+
+
+PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "action by gather": (lambda logits, order: logits.gather(-1, order[:, None] % 3).squeeze(-1), False),
+    "action by index": (lambda logits, order: logits[torch.arange(len(logits)), order % 3], False),
+    "features by index": (lambda logits, order: logits[:, order % 3].sum(1), False),
+    "largest": (lambda logits, order: logits.max(-1).values, False),
+    "sorted features": (lambda logits, order: logits.sort(1).values[:, 0], False),
+    "index": (lambda logits, order: logits[order].square().sum(1), True),
+    "index_select": (lambda logits, order: logits.index_select(0, order).square().sum(1), True),
+    "gather": (lambda logits, order: logits.gather(0, order[:, None].expand(-1, 3)).square().sum(1), True),
+    "take": (lambda logits, order: logits.sum(1).take(order), True),
+    "sort": (lambda logits, order: logits.sum(1).sort(0).values, True),
+    "index_put": (lambda logits, order: torch.zeros_like(logits).index_put((order,), logits).sum(1), True),
+}
+"""How log-probabilities are picked from logits by an order -> whether samples may change places."""
+
+
+@pytest.mark.parametrize("pick", PICKS)
+def test_where_the_data_decide_the_order_of_samples_each_pass_is_compared(
+    pick: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, moves = PICKS[pick]
+    actor, compared = nn.Linear(4, 3).double(), []
+    obs = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    transform = AdvantageTransform(actor)
+    compare = transform._recorder._compare
+    monkeypatch.setattr(transform._recorder, "_compare", lambda log_prob: compared.append(1) or compare(log_prob))
+    for number in range(5):
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(number)) if number > 1 else torch.arange(12)
+        with transform.record():
+            log_prob = compute(actor(obs), order)
+        transform(log_prob, torch.ones_like(log_prob))
+        h = dense.score_matrix(log_prob, list(actor.parameters()))
+        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+    assert len(compared) == (5 if moves else 3)  # else at 1, 2 and 4
 
 
 def test_a_forward_pass_without_gradients_may_run_inside_record() -> None:
@@ -328,6 +366,23 @@ def test_activation_checkpointing_changes_nothing() -> None:
     case = CASES["tanh_mlp"]()
     forward = partial(checkpoint, case.actor, use_reentrant=False)
     assert _gram_error(Case(case.actor, case.data, lambda obs, action: gaussian(forward(obs), action))) <= 1e-10
+
+
+def test_rows_of_many_large_parameters_come_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, seen = CASES["lstm"](), []
+    rows = batched.batched_factors
+    monkeypatch.setattr(capture, "batched_factors", lambda y, some: seen.append(list(some)) or rows(y, some))
+    plain, log_prob = record(case)
+    expected = plain(log_prob, log_prob.detach())
+    assert plain.plan().held
+    (names,) = seen
+    for module in (batched, capture):
+        monkeypatch.setattr(module, "ROWS_BYTES", 12 * 8 * 60)
+    transform, log_prob = record(case)
+    step = transform(log_prob, log_prob.detach())
+    assert not transform.plan().held
+    assert [name for group in seen[1:] for name in group] == names and len(seen) > 2
+    assert relative_error(flat(step.direction), flat(expected.direction)) <= 1e-10
 
 
 def test_a_forward_pass_under_autocast_keeps_its_two_digits() -> None:

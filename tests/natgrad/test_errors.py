@@ -244,6 +244,31 @@ def test_network_that_is_not_finite_is_refused() -> None:
         transform(log_prob, problem(TANH).advantages)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_log_prob_in_half_precision_is_refused(dtype: torch.dtype) -> None:
+    layer = nn.Linear(6, 3).to(dtype)
+    transform = AdvantageTransform(layer)
+    with transform.record():
+        log_prob = layer(torch.ones(4, 6, dtype=dtype)).sum(1)
+    with pytest.raises(ValueError, match=r"float32 or float64.*\.float\(\)"):
+        transform(log_prob, torch.ones_like(log_prob))
+
+
+@pytest.mark.parametrize("previous", [{"weight": torch.zeros(3, 6)}, {"weight": torch.zeros(6, 3)}, {}])
+def test_a_carried_direction_must_be_one_of_these_parameters(previous: dict[str, Tensor]) -> None:
+    layer = nn.Linear(6, 3)
+    transform = AdvantageTransform(layer)
+    with transform.record():
+        log_prob = layer(torch.ones(4, 6)).sum(1)
+    with pytest.raises(ValueError, match=r"previous.*\[3, 6\] of 'weight'|previous.*\[3\] of 'bias'"):
+        transform(log_prob, torch.ones_like(log_prob), previous=previous, decay=0.5)
+
+
+def test_a_plain_tensor_is_no_part_of_an_actor() -> None:
+    with pytest.raises(TypeError, match=r"nn\.Parameters; got Tensor"):
+        AdvantageTransform([nn.Linear(6, 3), torch.zeros(3, requires_grad=True)])
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.1, math.nan])
 def test_decay_must_be_in_the_unit_interval(decay: float) -> None:
     transform, log_prob, y = _recorded()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torch.utils.checkpoint import checkpoint
 
 from ratpg.natgrad import AdvantageTransform, capture, dense
 
@@ -32,6 +33,16 @@ class Scale(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         p, x = ctx.saved_tensors
         return (gradient * x).sum(0), gradient * p
+
+
+def _changed(make: Callable[[Tensor], Tensor], change: Callable[[Tensor], object]) -> Use:
+    def use(p: Tensor, x: Tensor) -> Tensor:
+        q = make(p)
+        r = q.exp()
+        change(q)
+        return x * q + r * x
+
+    return use
 
 
 # What is broadcast over the samples, and so has a gradient row for each without a batched product.
@@ -76,6 +87,13 @@ SLOW: dict[str, Use] = {
     "by its length": lambda p, x: x * p * len(p) * p.shape[0] * p.numel(),
     "copied": lambda p, x: x * p.clone(),
     "a function of its own": lambda p, x: Scale.apply(p, x),
+    "a function of its own of a function": lambda p, x: Scale.apply(p.exp(), x),
+    "clamped in place": _changed(F.softplus, lambda q: q.clamp_(0.5, 1.1)),
+    "masked in place": _changed(lambda p: p * 1.0, lambda q: q.__setitem__(0, 0.0)),
+    "added to in place": _changed(torch.square, lambda q: q.__iadd__(1.0)),
+    "changed through a view": _changed(torch.abs, lambda q: q[:2].fill_(2.0)),
+    "changed through its data": _changed(torch.neg, lambda q: q.data.fill_(7.0)),
+    "changed through its detached self": _changed(torch.neg, lambda q: q.detach().fill_(7.0)),
 }
 
 
@@ -115,6 +133,31 @@ def test_scores_are_right_however_the_parameter_is_used(use: str, batch: int) ->
 def test_broadcast_over_samples_needs_no_batched_products(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "batched_factors", lambda *_: pytest.fail("took the batched path"))
     assert _gram_error(FAST[use], 5) <= 1e-10
+
+
+@pytest.mark.parametrize("use", ["chain", "layer_norm", "a function of its own"])
+def test_activation_checkpointing_computes_it_again(use: str) -> None:
+    module, x = Free({**FAST, **SLOW}[use]), torch.rand(5, 3, dtype=torch.float64)
+    transform = AdvantageTransform(module)
+    with transform.record():
+        log_prob = checkpoint(module, x, use_reentrant=False)
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(module(x), [module.free])
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+    log_prob.sum().backward()
+    assert module.free.grad is not None
+
+
+def test_one_parameter_meets_batches_of_vectors_and_of_sequences() -> None:
+    module = Free(lambda p, x: (x * p)[:, None] + torch.stack([x, x + 1], 1) * p)
+    module.free = nn.Parameter(module.free.detach()[None])
+    x = torch.rand(5, 3, dtype=torch.float64)
+    transform = AdvantageTransform(module)
+    with transform.record():
+        log_prob = module(x).sum(1)
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(module(x).sum(1), [module.free])
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
 def test_parameter_is_itself_before_and_after() -> None:

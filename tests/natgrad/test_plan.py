@@ -60,7 +60,7 @@ def test_it_prints_as_a_table_with_a_line_a_layer(monkeypatch: pytest.MonkeyPatc
     assert lines[1].startswith("0.weight, 0.bias  outer product")
     assert lines[-1].split()[0] == "together"
     assert repr(transform.plan()) == str(transform.plan())
-    monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", -1)
+    monkeypatch.setattr("ratpg.natgrad.capture.HELD_BYTES", -1)
     assert str(_planned(nn.Linear(6, 4), 10, 6).plan()).splitlines()[-1].startswith("one at a time")
 
 

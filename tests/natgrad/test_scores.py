@@ -15,7 +15,7 @@ from .oracle import flat, problem, record, relative_error, unflat
 
 @pytest.fixture
 def nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratpg.natgrad.transform.HELD_BYTES", -1)
+    monkeypatch.setattr("ratpg.natgrad.capture.HELD_BYTES", -1)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -149,6 +149,34 @@ def test_samples_that_are_coupled_behind_a_gate_that_opens_later() -> None:
     assert max(errors) <= 1e-10  # the fourth pass of a structure is one that is compared
 
 
+def test_a_free_parameter_used_plainly_behind_a_gate_that_opens_later() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.arange(4.0, dtype=torch.float64))
+
+        def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+            return (x + self.shift + gate * x[:, :1] * self.shift.roll(1)).square().sum(1)
+
+    actor, data = Shifted(), torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(actor)
+    for gate in (0.0, 0.0, 1.0):  # the third pass of a structure is not compared
+        case = Case(actor, (data, torch.tensor(gate, dtype=torch.float64)), actor)
+        assert _gram_error(transform, case, *case.data) <= 1e-10
+
+
+def test_attention_over_windows_that_grow_later() -> None:
+    layer, data = nn.Linear(4, 4).double(), torch.randn(12, 4, dtype=torch.float64)
+    transform = AdvantageTransform(layer)
+    for window in (1, 1, 4):
+
+        def attended(x: Tensor, window: int = window) -> Tensor:
+            tokens = layer(x).view(-1, window, 4)
+            return ((tokens @ tokens.mT).softmax(-1) @ tokens).reshape(-1, 4).square().sum(1)
+
+        assert _gram_error(transform, Case(layer, (data,), attended), data) <= 1e-10
+
+
 def test_a_free_parameter_that_meets_two_lengths() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

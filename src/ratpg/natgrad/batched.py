@@ -1,7 +1,7 @@
 """Rows of what no layer's factor covers, by batched vector-Jacobian products: slower, never wrong."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
-from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
 from ratpg.natgrad.plan import BATCHED
 
 VJP_CHUNK_BYTES = 256 * 2**20
 """Budget for one chunk of batched vector-Jacobian products, in bytes: cotangents, rows, and what is between them."""
+ROWS_BYTES = 2**30
+"""Where the rows of all parameters take more than this, in bytes, they are found for some parameters at a time."""
 ALIVE = 4
 """Gradients of the size of the largest that a backward pass holds at a time (3.6 were seen with convolutions)."""
 
@@ -32,7 +34,7 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
     entries = samples + sum(p.numel() for p in parameters.values()) + ALIVE * _largest_gradient(log_prob)
     chunk = max(1, VJP_CHUNK_BYTES // (entries * log_prob.element_size()))
     identity = torch.eye(samples, dtype=log_prob.dtype, device=log_prob.device)
-    rows = {name: log_prob.new_empty(samples, *p.shape, dtype=p.dtype) for name, p in parameters.items()}
+    rows = {name: log_prob.new_empty(samples, *p.shape) for name, p in parameters.items()}
     for start in range(0, samples, chunk):
         part = slice(start, start + chunk)
         found = _rows(log_prob, list(parameters.values()), identity[part])
@@ -44,6 +46,20 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
                 )
             whole[part] = values.to_dense() if values.is_sparse else values
     return [DenseFactor(whole, name, BATCHED) for name, whole in rows.items()]
+
+
+def groups(parameters: Mapping[str, Tensor], samples: int) -> Iterator[dict[str, Tensor]]:
+    """The parameters in parts whose rows take `ROWS_BYTES` at most, as long as no single one's take more."""
+    group, held = dict[str, Tensor](), 0
+    for name, parameter in parameters.items():
+        size = samples * bytes_of(parameter)
+        if group and held + size > ROWS_BYTES:
+            yield group
+            group, held = {}, 0
+        group[name] = parameter
+        held += size
+    if group:
+        yield group
 
 
 def _largest_gradient(log_prob: Tensor) -> int:

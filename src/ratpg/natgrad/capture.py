@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ratpg.natgrad.backward import backward_to
-from ratpg.natgrad.batched import batched_factors
+from ratpg.natgrad.batched import ROWS_BYTES, batched_factors, groups
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
 from ratpg.natgrad.free import stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
 from ratpg.natgrad.refusal import refuse_modules
+from ratpg.natgrad.structure import structure_of
 
 
 @dataclass
@@ -39,6 +40,12 @@ class Call:
     edge: GradientEdge
     first: bool
 
+
+HELD_BYTES = 64 * 2**20
+"""Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
+factor is held at a time, and the direction takes a second backward pass."""
+AT_LEAST_EVERY = 64
+"""Passes of one structure after which its factors are compared with autograd again, if not before."""
 
 OnLayer = Callable[[tuple[str, ...], list[Factor]], None]
 """Takes the names of the parameters that a layer's factors are meant to cover, and these (none where it fits none)."""
@@ -115,10 +122,13 @@ class Recorder:
         self.calls, self.expansions, self._refused_of = [], [], None
         self._entered = False
 
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the inputs of all the calls recorded."""
-        return bytes_of(*(call.inputs for call in self.calls))
+    def is_large(self, samples: int) -> bool:
+        """Whether the layers' inputs, or the rows of what has no fast factor, are more than should be held at once."""
+        seen = {name for name, *_ in self.expansions}
+        for call in self.calls:
+            seen.update(self._trainable_of[id(call.module)].values())
+        rows = samples * bytes_of(*(parameter for name, parameter in self.parameters.items() if name not in seen))
+        return rows > ROWS_BYTES or bytes_of(*(call.inputs for call in self.calls)) > HELD_BYTES
 
     def factors(self, log_prob: Tensor) -> list[Factor]:
         """The factors that together are ``H [B, p]`` for ``log_prob [B]``.
@@ -135,7 +145,7 @@ class Recorder:
     def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
 
-        Those of parameters without fast factors come together at the end, as one batched pass brings them.
+        Those of parameters without fast factors come at the end, from batched passes that bring several at a time.
 
         Raises:
             CaptureError, ValueError: as for `factors`.
@@ -162,8 +172,9 @@ class Recorder:
 
         self._backward(log_prob, keep)
         missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
-        for factor in batched_factors(log_prob, missing) if missing else ():
-            on_factor(factor)
+        for group in groups(missing, len(log_prob)):
+            for factor in batched_factors(log_prob, group):
+                on_factor(factor)
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
@@ -185,7 +196,7 @@ class Recorder:
             The coarsest rounding of these gradients, and the calls that were reached.
         """
         samples, precision, reached = len(log_prob), 0.0, list[Call]()
-        dtype = next(iter(self.parameters.values())).dtype  # under autocast inputs and gradients may have fewer digits
+        dtype = log_prob.dtype  # layers may have fewer digits, be it under autocast
         # Modules of one type that share all their parameters are one layer.
         keys = [(type(call.module), *self._trainable_of[id(call.module)].values()) for call in self.calls]
         expected, waiting = Counter(keys), dict[tuple[Any, ...], list[LayerCall]]()
@@ -203,7 +214,8 @@ class Recorder:
                 name, length, _ = self.expansions[index - len(self.calls)]
                 if length != samples:
                     unfit.add(name)
-                else:
+                else:  # [B, 1, A] of one use may meet [B, A] of another
+                    gradient = gradient.reshape(samples, *self.parameters[name].shape).to(dtype)
                     rows[name] = rows[name] + gradient if name in rows else gradient
                 return
             call, key = self.calls[index], keys[index]
@@ -227,7 +239,7 @@ class Recorder:
             )
         for name, row in rows.items():
             if name not in unfit:
-                on_layer((name,), [DenseFactor(row.reshape(samples, *self.parameters[name].shape), name)])
+                on_layer((name,), [DenseFactor(row, name)])
         for name in unfit:
             on_layer((name,), [])
         return precision, reached
@@ -235,26 +247,31 @@ class Recorder:
     def _refused(self, log_prob: Tensor) -> frozenset[str]:
         """Parameters whose layers have no right factors.
 
-        A structure is compared with autograd at its 1st, 2nd, 4th, 8th ... pass: what couples the samples may be
-        multiplied by a gate that is zero at first.
+        A structure is compared with autograd at its 1st, 2nd, 4th ... 64th, 128th, 192nd ... pass: what couples the
+        samples may be multiplied by a gate that is zero at first. Where their order depends on the data, always.
         """
         samples = len(log_prob)
-        operations, uses = self._walk(log_prob)
+        graph = structure_of(log_prob, self._name_of)
         layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in self.calls)
         free = tuple((name, length == samples) for name, length, _ in self.expansions)
         # One sample fits any layout, and shows nothing about two.
-        structure = (operations, samples == 1, layers, free)
+        structure = (graph.key, samples == 1, layers, free)
         self._passes[structure] += 1
         passes, refused = self._passes[structure], self._known.get(structure)
         captured = log_prob.is_cuda and torch.cuda.is_current_stream_capturing()
-        again = passes & (passes - 1) == 0 and not captured
-        if refused is None or again:
+        again = graph.moves or passes & (passes - 1) == 0 or passes % AT_LEAST_EVERY == 0
+        if refused is None or (again and not captured):
             found, conclusive = self._compare(log_prob)
             refused = found | (refused or frozenset())
             if conclusive:
                 self._known[structure] = refused
-        calls = Counter(name for call in self.calls for name in self._trainable_of[id(call.module)].values())
-        return refused | {name for name, count in calls.items() if uses[name] > count}  # used outside of its module too
+        seen = [name for name, _, edge in self.expansions if edge.node in graph.nodes]
+        for call in self.calls:
+            if call.edge.node in graph.nodes:
+                seen += self._trainable_of[id(call.module)].values()
+        return refused | {
+            name for name, count in Counter(seen).items() if graph.uses[name] > count
+        }  # used elsewhere too
 
     def _compare(self, log_prob: Tensor) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``, or that several layers share;
@@ -283,7 +300,9 @@ class Recorder:
         if not parameters:
             return frozenset(wrong), conclusive
         truth = iter(torch.autograd.grad(log_prob, parameters, v, retain_graph=True, allow_unused=True))
-        tolerance = max(torch.finfo(log_prob.dtype).eps, precision) ** 0.5
+        rounding = max(torch.finfo(log_prob.dtype).eps, precision)
+        # Of half precision the root would be up to 9 %; there right factors are within one and a half roundings.
+        tolerance = rounding**0.5 if rounding < 1e-6 else 4 * rounding
         for scale, products in found:
             for name, product in products.items():
                 gradient = next(truth)
@@ -293,37 +312,6 @@ class Recorder:
                 if not error.norm() <= tolerance * scale:
                     wrong.add(name)
         return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
-
-    def _walk(self, log_prob: Tensor) -> tuple[tuple[str, ...], Counter[str]]:
-        """Operations and parameters of the recorded graph in the order of a walk, by which two passes may share a
-        check; and how many operations take each parameter.
-
-        Raises:
-            CaptureError: where a trainable tensor is found that nobody handed over, and would be skipped silently.
-        """
-        operations, uses = list[str](), Counter[str]()
-        stack: list[Node | None] = [log_prob.grad_fn]
-        seen: set[Node] = set()
-        while stack:
-            node = stack.pop()
-            if node is None:
-                continue
-            leaf = getattr(node, "variable", None)
-            name = None if leaf is None else self._name_of.get(id(leaf))
-            if name is not None:
-                uses[name] += 1
-            if node in seen:
-                continue
-            seen.add(node)
-            operations.append(node.name() if leaf is None else name or "")
-            if leaf is not None and name is None:
-                raise CaptureError(
-                    f"log_prob depends on a trainable tensor of shape {list(leaf.shape)} that AdvantageTransform was "
-                    "not given (a log_std kept outside the module?): hand it over too, as in "
-                    "AdvantageTransform([actor, log_std]), or freeze it"
-                )
-            stack.extend(next_node for next_node, _ in node.next_functions)
-        return tuple(operations), uses
 
 
 def _named(
@@ -336,6 +324,10 @@ def _named(
     for prefix, part in parts:
         if isinstance(part, nn.Parameter):
             found = [(prefix, part)]
+        elif not isinstance(part, nn.Module):
+            raise TypeError(
+                f"an actor is a module, or a sequence of modules and nn.Parameters; got {type(part).__name__}"
+            )
         else:
             known_modules = {id(module) for module in modules.values()}
             modules.update({n: m for n, m in part.named_modules(prefix=prefix) if id(m) not in known_modules})

@@ -2,7 +2,8 @@
 
 While a forward pass is recorded such a parameter is replaced by a stand-in. Where the stand-in meets a tensor with
 the samples in front, ``[B, ...]``, and would be broadcast over them, it takes part as its expansion
-``[B, *shape]``: the same values, but with a gradient row for each sample. Everywhere else it is the parameter.
+``[B, *shape]``: the same values, but with a gradient row for each sample. Everywhere else it is the parameter, and what
+is computed from it an ordinary tensor.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,19 +32,46 @@ UNARY = ELEMENTWISE | (BROADCASTING - {"expand_as", "broadcast_tensors"})
 OnExpand = Callable[[Tensor], None]
 
 
-class StandIn(Tensor):
-    """Acts as ``compute(source)``, a function of a free parameter that has the parameter's shape."""
+def _itself(value: Tensor) -> Tensor:
+    return value
 
-    source: nn.Parameter
-    compute: Callable[[Tensor], Tensor]
+
+class StandIn(Tensor):
+    """Acts as a free parameter, or as an elementwise function of one.
+
+    Attributes:
+        value: the tensor that it stands for.
+        version: of the value, which may be changed in place afterwards; None where that would not be noticed.
+        parent: what it is a function of, None where it stands for the parameter itself.
+        step: that function.
+        on_expand: called with each expansion of the parameter.
+    """
+
+    value: Tensor
+    version: int | None
+    parent: "StandIn | None"
+    step: Callable[[Tensor], Tensor]
     on_expand: OnExpand
 
     @staticmethod
-    def of(source: nn.Parameter, compute: Callable[[Tensor], Tensor], on_expand: OnExpand) -> "StandIn":
+    def of(
+        value: Tensor, on_expand: OnExpand, parent: "StandIn | None" = None, step: Callable[[Tensor], Tensor] = _itself
+    ) -> "StandIn":
         # Not detached: an autograd function of somebody's own takes it as it is.
-        stand_in: StandIn = source.as_subclass(StandIn)
-        stand_in.source, stand_in.compute, stand_in.on_expand = source, compute, on_expand
+        stand_in: StandIn = value.as_subclass(StandIn)
+        stand_in.value, stand_in.version, stand_in.parent = value, value._version, parent
+        stand_in.step, stand_in.on_expand = step, on_expand
         return stand_in
+
+    def root(self) -> Tensor | None:
+        """The parameter, or None where what stands between has been changed in place."""
+        if self.version != self.value._version:
+            return None
+        return self.value if self.parent is None else self.parent.root()
+
+    def along(self, rows: Tensor) -> Tensor:
+        """What it stands for, of these rows instead of the parameter."""
+        return rows if self.parent is None else self.step(self.parent.along(rows))
 
     @classmethod
     def __torch_function__(
@@ -56,38 +84,40 @@ class StandIn(Tensor):
             mine = [leaf for leaf in leaves if isinstance(leaf, StandIn)]
             others = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, StandIn)]
             if len(mine) == 1 and not others and name in UNARY:
-                (one,) = mine
-                return StandIn.of(one.source, _then(one, func, args, kwargs), one.on_expand)
+
+                def step(value: Tensor) -> Tensor:
+                    return func(*_replace(args, value), **_replace(kwargs, value))
+
+                return StandIn.of(step(mine[0].value), mine[0].on_expand, mine[0], step)
             if len(mine) == 1 and others and name in BROADCASTING:
                 expanded = _expand(mine[0], others)
                 if expanded is not None:
                     return func(*_replace(args, expanded), **_replace(kwargs, expanded))
+            if getattr(func, "__self__", None) is Tensor.data:  # which shares the memory, but no version
+                mine[0].version = None
             args, kwargs = tree_map(_plain, (args, kwargs))
             return func(*args, **kwargs)
 
 
-def _then(one: StandIn, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """``compute`` followed by one more elementwise function."""
-
-    def compute(value: Tensor) -> Tensor:
-        value = one.compute(value)
-        return func(*_replace(args, value), **_replace(kwargs, value))
-
-    return compute
-
-
 def _expand(one: StandIn, others: list[Tensor]) -> Tensor | None:
     """The stand-in with a leading sample dimension, or None where it would not simply be broadcast over samples."""
-    shape, whole = one.source.shape, others[0].shape
-    if any(other.shape != whole for other in others) or not whole:
+    source, whole = one.root(), others[0].shape
+    if source is None or any(other.shape != whole for other in others) or not whole or _are_packed():
         return None
+    shape = source.shape
     inner = shape[1:] if len(shape) == len(whole) and shape[0] == 1 else shape
     gap = len(whole) - 1 - len(inner)
     if gap < 0 or any(size not in (1, full) for size, full in zip(inner, whole[1 + gap :], strict=True)):
         return None
-    rows = one.source.expand(whole[0], *inner)
+    rows = source.expand(whole[0], *inner)
     one.on_expand(rows)
-    return one.compute(rows.view(whole[0], *[1] * gap, *inner))
+    return one.along(rows.view(whole[0], *[1] * gap, *inner))
+
+
+def _are_packed() -> bool:
+    """Whether what the graph saves goes through hooks, as under activation checkpointing: it is computed once more
+    then, without stand-ins, and has to be the same tensors."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _replace(tree: Any, value: Tensor) -> Any:
@@ -95,7 +125,7 @@ def _replace(tree: Any, value: Tensor) -> Any:
 
 
 def _plain(leaf: Any) -> Any:
-    return leaf.compute(leaf.source) if isinstance(leaf, StandIn) else leaf
+    return leaf.value if isinstance(leaf, StandIn) else leaf
 
 
 @contextmanager
@@ -120,7 +150,7 @@ def stand_ins(
                 if parameter is not None and parameter.requires_grad and id(parameter) in name_of:
                     replaced.append((module, attribute, parameter))
         for module, attribute, parameter in replaced:
-            stand_in = StandIn.of(parameter, lambda value: value, partial(on_expand, name_of[id(parameter)]))
+            stand_in = StandIn.of(parameter, partial(on_expand, name_of[id(parameter)]))
             # The module finds it where it looks for its parameter; a tensor is no `nn.Parameter`, which is the point.
             module._parameters[attribute] = stand_in  # type: ignore[assignment]
         yield

@@ -104,7 +104,8 @@ class PassingScores:
     def rmatvec(self, v: Tensor) -> dict[str, Tensor]:
         parameters = self.recorder.parameters
         gradients = torch.autograd.grad(self.log_prob, list(parameters.values()), v, retain_graph=True)
-        return {n: g.to_dense() if g.is_sparse else g for n, g in zip(parameters, gradients, strict=True)}
+        dense = (g.to_dense() if g.is_sparse else g for g in gradients)
+        return {name: g.to(v.dtype) for name, g in zip(parameters, dense, strict=True)}
 
     def plan(self) -> Plan:
         return Plan(self._layers, held=False)

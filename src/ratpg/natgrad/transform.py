@@ -29,10 +29,6 @@ from ratpg.natgrad.scores import HeldScores, PassingScores, Scores
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
 from ratpg.natgrad.workspace import Workspace
 
-HELD_BYTES = 64 * 2**20
-"""Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
-factor is held at a time, and the direction takes a second backward pass."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -40,7 +36,8 @@ class Step:
 
     Attributes:
         advantage: ``Ã [B]``, to be used in a loss just as the advantage was.
-        direction: ``g``, {parameter name: tensor}: ``HᵀΣÃ``, plus ``ζ g_{j−1}`` with Kaczmarz; an ascent direction.
+        direction: ``g``, {parameter name: tensor}: ``HᵀΣÃ``, plus ``ζ g_{j−1}`` with Kaczmarz; an ascent direction,
+            each tensor in the parameter's own precision.
         predicted_gain: first-order change ``gᵀ HᵀΣ y`` of the surrogate along ``direction``, a scalar.
         predicted_kl: second-order ``½ gᵀ HᵀΣH g``, the KL divergence that moving by ``direction`` causes, a scalar;
             moving by ``α g`` causes ``α²`` times as much. Where λ is far above the eigenvalues ``e`` of ``SKS``, this
@@ -172,8 +169,8 @@ class AdvantageTransform:
                 see how near the step is to it; it comes from the same factorisation.
 
         Raises:
-            ValueError: for shapes that do not fit, weights that are not positive, a decay outside [0, 1],
-                input that is not finite, or a reference where curvature is that of some rows only.
+            ValueError: for shapes that do not fit, a ``log_prob`` in half precision, weights that are not positive, a
+                decay outside [0, 1], input that is not finite, or a reference where curvature is of some rows only.
             CaptureError: where the recorded pass cannot give a right score matrix.
         """
         if not 0.0 <= decay <= 1.0:
@@ -183,10 +180,9 @@ class AdvantageTransform:
         whole = self.curvature_rows is None or self.curvature_rows >= len(y)
         if not whole and reference is not None:
             raise ValueError("a reference needs the curvature of all rows")
-        carried = previous if decay else None
+        carried = self._carried(previous, y.dtype) if previous is not None and decay else None
         with _full_precision():
-            large = self._recorder.input_bytes > HELD_BYTES
-            held = None if large and whole else self._held(log_prob)
+            held = None if whole and self._recorder.is_large(len(y)) else self._held(log_prob)
             scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
             if whole:
                 system, moved = scores.products(root, carried, self._workspace)
@@ -219,11 +215,11 @@ class AdvantageTransform:
                 direction = {name: torch.where(solution.holds, g, 0.0) for name, g in direction.items()}
         return Step(
             advantage=z / root,
-            direction=direction,
+            direction=self._of_parameters(direction),
             predicted_gain=moved @ (root * y),
             predicted_kl=0.5 * moved @ moved,
             solution=solution,
-            reference=other,
+            reference=None if other is None else self._of_parameters(other),
         )
 
     @torch.no_grad()
@@ -272,11 +268,29 @@ class AdvantageTransform:
         if not log_prob.dtype == y.dtype == w.dtype:
             dtypes = [str(t.dtype) for t in (log_prob, y, w)]
             raise ValueError(f"log_prob, advantages and weights must have one dtype, got {dtypes}")
+        if log_prob.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"log_prob must be float32 or float64, got {log_prob.dtype}: compute it from `logits.float()`, "
+                "whatever the layers compute in"
+            )
         if not y.numel():
             raise ValueError("there are no samples: log_prob, advantages and weights are empty")
         if not (self.deferred or bool((w > 0).all())):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         return (w / w.numel()).sqrt()
+
+    def _carried(self, previous: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        for name, parameter in self.parameters.items():
+            if name not in previous or previous[name].shape != parameter.shape:
+                found = list(previous[name].shape) if name in previous else "nothing"
+                raise ValueError(
+                    f"previous must be the last direction: {list(parameter.shape)} of '{name}', got {found}"
+                )
+        return {name: previous[name].to(dtype) for name in self.parameters}
+
+    def _of_parameters(self, g: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """In the precision of each parameter, as its gradient would be."""
+        return {name: g[name].to(parameter.dtype) for name, parameter in self.parameters.items()}
 
     def _held(self, log_prob: Tensor) -> HeldScores:
         with torch.enable_grad():
