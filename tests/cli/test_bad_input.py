@@ -47,6 +47,24 @@ TRAIN = {
         ["FrozenLake-v1", "map_name=9x9"],
     ),
     "an option that is the trainer's own": (["--env-options", "batch_size=4"], ["CartPole-v1", "batch_size"]),
+    "an option that is a flag": (["--env-options", "seed=4"], ["CartPole-v1", "seed", "setting of the run"]),
+    "an option that is given twice": (
+        ["--env-options", "max_episode_steps=9", "max_episode_steps=8"],
+        ["max_episode_steps", "twice"],
+    ),
+    "an option of another kind": (["--env-options", "max_episode_steps=a"], ["max_episode_steps must be int", "500"]),
+    "frames that are none": (
+        ["--env", "Pong-v5", "--env-options", "stack_num=0"],  # EnvPool would end the process
+        ["Pong-v5", "stack_num must be at least 1"],
+    ),
+    "another task than the id's": (
+        ["--env", "Pong-v5", "--env-options", "task=breakout"],
+        ["Pong-v5", "task", "another id"],
+    ),
+    "levels that are fewer than none": (
+        ["--env", "CoinrunEasy-v0", "--env-options", "num_levels=-1"],
+        ["CoinrunEasy-v0", "num_levels must be at least 0|Qt"],
+    ),
     "images for a network without images": (["--network", "impala"], ["impala", "images", "Box"]),
     "an LSTM of no width": (["--lstm", "0"], ["lstm", "at least 1"]),
     "more mini-batches of sequences than environments": (

@@ -5,11 +5,13 @@ import contextlib
 import io
 import itertools
 import operator
+from dataclasses import replace
 from typing import Any
 
 import tyro
 
 from ratpg.algorithms import CONFIGS
+from ratpg.rl.envs.options import merge_options
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import PRESETS, preset
 
@@ -38,7 +40,7 @@ def parse_train(arguments: list[str]) -> TrainConfig:
     """The run that ``ratpg train`` makes of these arguments.
 
     Raises:
-        BadArguments, BadConfig: in one line what is wrong with them.
+        BadArguments, BadConfig, BadOption: in one line what is wrong with them.
     """
     # Which defaults there are, and which hyperparameters, depends on these flags; tyro then reads all.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -52,10 +54,11 @@ def parse_train(arguments: list[str]) -> TrainConfig:
         raise BadArguments(f"{error} (see ratpg train --help)") from None
     defaults = preset(chosen.algo, chosen.preset, chosen.env, chosen.shared)
     generic: Any = TrainConfig
-    return parse(
+    config: TrainConfig = parse(
         generic[CONFIGS[chosen.algo]],
         "train",
         arguments,
         description=f"Train an agent. Algorithms: {', '.join(CONFIGS)}; presets: {', '.join(PRESETS[chosen.algo])}.",
         default=TrainConfig(**defaults | {"env": tyro.MISSING}),
     )
+    return replace(config, env_options=merge_options(defaults.get("env_options", ()), config.env_options))

@@ -9,7 +9,7 @@ import tyro
 from ratpg.algorithms.checks import require
 from ratpg.cli.arguments import parse
 from ratpg.rl.envs import Backend
-from ratpg.rl.envs.options import parse_options
+from ratpg.rl.envs.options import merge_options, parse_options
 from ratpg.training import evaluate as episodes
 from ratpg.training.trainer import load_policy
 
@@ -26,8 +26,8 @@ class EvalArguments:
     """Seed of the environments."""
     backend: Backend | None = None
     """Another simulator than the run's own."""
-    env_options: tuple[str, ...] | None = None
-    """Other options of the environment than the run's own, each name=value; such as num_levels=0 start_level=10, the
+    env_options: tuple[str, ...] = ()
+    """Options of the environment that differ from the run's, each name=value; such as num_levels=0 start_level=10, the
     levels of Procgen that it was not trained on."""
     summary: bool = False
     """Print one line for people instead of JSON."""
@@ -46,7 +46,7 @@ def evaluate(arguments: list[str]) -> int:
         seed=options.seed,
         backend=options.backend or config.backend,
         threads=config.threads,
-        options=parse_options(config.env_options if options.env_options is None else options.env_options),
+        options=parse_options(merge_options(config.env_options, options.env_options)),
     )
     if options.summary:
         print(

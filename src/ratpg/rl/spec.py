@@ -71,10 +71,14 @@ class PolicySpec:
 
         Raises:
             UnsupportedSpace: unless observations are Box and actions Box, Discrete, MultiDiscrete or MultiBinary; for
-                a convolutional network without images; for ``"auto"`` with images in more than three dimensions.
+                spaces without a number; for a convolutional network without images; for ``"auto"`` with images in more
+                than three dimensions.
         """
         if not isinstance(observation_space, gym.spaces.Box):
             raise UnsupportedSpace(f"observations must be a Box space, this environment has {observation_space}")
+        for what, space in (("observations", observation_space), ("actions", action_space)):
+            if (space.shape is not None and 0 in space.shape) or (what == "observations" and not space.shape):
+                raise UnsupportedSpace(f"{what} must be arrays of at least one number, this environment has {space}")
         images = observation_space.dtype == np.uint8 and len(observation_space.shape) == 3
         if network == "auto" and observation_space.dtype == np.uint8 and len(observation_space.shape) > 3:
             raise UnsupportedSpace(

@@ -46,7 +46,7 @@ class TrainConfig(Generic[C]):
     """Simulator: envpool (fast), gymnasium (any registered id; MuJoCo and classic control resume to the bit), or auto
     (EnvPool if it can)."""
     env_options: tuple[str, ...] = ()
-    """Options of the environment, each name=value, such as num_levels=10 of Procgen."""
+    """Options of the environment, each name=value, such as num_levels=10 of Procgen; a preset's others stay."""
     num_envs: int = 8
     """Environments stepped side by side."""
     num_steps: int = 256
