@@ -6,6 +6,7 @@ from weakref import ref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -286,10 +287,27 @@ def test_a_structure_is_compared_with_autograd_less_and_less_often(monkeypatch: 
     assert len(compared) == 7  # at 1, 2, 4, 6, 8, 12 and 16
 
 
+def _masked(logits: Tensor) -> Tensor:
+    logits = 1 * logits
+    logits[logits > 1] = -1e9
+    return logits
+
+
 PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
     "action by gather": (lambda logits, order: logits.gather(-1, order[:, None] % 3).squeeze(-1), False),
     "action by index": (lambda logits, order: logits[torch.arange(len(logits)), order % 3], False),
     "features by index": (lambda logits, order: logits[:, order % 3].sum(1), False),
+    "tokens by index": (
+        lambda logits, order: logits[torch.arange(12)[:, None].expand(-1, 2), order[:, None] % 3].sum(1),
+        False,
+    ),
+    "action mask": (lambda logits, order: _masked(logits).log_softmax(-1)[..., 0], False),
+    "last of features": (lambda logits, order: logits.T[-1], False),
+    "least of heads": (lambda logits, order: torch.stack([logits, 2 * logits]).min(0).values.sum(1), False),
+    "rows of a parameter": (
+        lambda logits, order: F.embedding(order % 3, 2 * torch.ones(3, 3)).sum(1) * logits[:, 0],
+        False,
+    ),
     "largest": (lambda logits, order: logits.max(-1).values, False),
     "sorted features": (lambda logits, order: logits.sort(1).values[:, 0], False),
     "index": (lambda logits, order: logits[order].square().sum(1), True),
@@ -297,9 +315,33 @@ PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
     "gather": (lambda logits, order: logits.gather(0, order[:, None].expand(-1, 3)).square().sum(1), True),
     "take": (lambda logits, order: logits.sum(1).take(order), True),
     "sort": (lambda logits, order: logits.sum(1).sort(0).values, True),
+    "boolean mask": (lambda logits, order: logits[logits.sum(1) < 1e9].sum(1), True),
     "index_put": (lambda logits, order: torch.zeros_like(logits).index_put((order,), logits).sum(1), True),
 }
 """How log-probabilities are picked from logits by an order -> whether samples may change places."""
+
+
+REORDERINGS: dict[str, Callable[[Tensor, bool], Tensor]] = {
+    "roll": lambda x, late: x.roll(3 if late else 0, 0),
+    "flip": lambda x, late: x.flip(0 if late else 1),
+    "unbind": lambda x, late: torch.stack(x.unbind(0)[:: -1 if late else 1]),
+    "split": lambda x, late: torch.cat(x.split(6)[:: -1 if late else 1]),
+    "transpose": lambda x, late: (x.mT if late else x).reshape(12, 3),
+}
+"""What the code may come to do otherwise, with the same operations on tensors of the same shapes."""
+
+
+@pytest.mark.parametrize("reordering", REORDERINGS)
+def test_an_order_of_samples_that_the_code_changes_is_another_structure(reordering: str) -> None:
+    actor = nn.Linear(4, 3).double()
+    obs = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    transform = AdvantageTransform(actor)
+    for late in (False, False, True):
+        with transform.record():
+            log_prob = REORDERINGS[reordering](actor(obs), late).square().sum(1)
+        transform(log_prob, torch.ones_like(log_prob))
+        h = dense.score_matrix(log_prob, list(actor.parameters()))
+        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
 @pytest.mark.parametrize("pick", PICKS)

@@ -135,6 +135,43 @@ def test_broadcast_over_samples_needs_no_batched_products(use: str, monkeypatch:
     assert _gram_error(FAST[use], 5) <= 1e-10
 
 
+def _clamped(p: Tensor, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        p.clamp_(-10, 10)
+    p.data.clamp_(-9, 9)
+    return x * p.exp()
+
+
+def _on_the_host(p: Tensor, x: Tensor) -> Tensor:
+    with torch.autograd.graph.save_on_cpu():
+        return x * p.exp()
+
+
+def _in_inference_too(p: Tensor, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        assert not (x * p.exp()).requires_grad
+    return x * p.exp()
+
+
+@pytest.mark.parametrize("use", [_clamped, _on_the_host, _in_inference_too])
+def test_what_changes_no_value_on_the_way_leaves_it_on_the_fast_path(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "batched_factors", lambda *_: pytest.fail("took the batched path"))
+    assert _gram_error(use, 5) <= 1e-10
+
+
+def test_a_parameter_that_changes_after_a_function_of_it_was_computed() -> None:
+    def use(p: Tensor, x: Tensor) -> Tensor:
+        q = 2 * p
+        p.data.mul_(3.0)
+        return x * q
+
+    module, x = Free(use), torch.rand(5, 3, dtype=torch.float64)
+    before = module.free.detach().clone()
+    with AdvantageTransform(module).record():
+        log_prob = module(x)
+    assert torch.allclose(log_prob, (x * 2 * before).sin().sum(1))
+
+
 @pytest.mark.parametrize("use", ["chain", "layer_norm", "a function of its own"])
 def test_activation_checkpointing_computes_it_again(use: str) -> None:
     module, x = Free({**FAST, **SLOW}[use]), torch.rand(5, 3, dtype=torch.float64)

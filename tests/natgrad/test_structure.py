@@ -4,6 +4,7 @@ Each test first shows the transform a pass in which any reading of the layout is
 right reading is.
 """
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -175,6 +176,15 @@ def test_attention_over_windows_that_grow_later() -> None:
             return ((tokens @ tokens.mT).softmax(-1) @ tokens).reshape(-1, 4).square().sum(1)
 
         assert _gram_error(transform, Case(layer, (data,), attended), data) <= 1e-10
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors(layout: torch.layout) -> None:
+    layer, x = nn.Linear(4, 3).double(), [torch.randn(n, 4, dtype=torch.float64) for n in (2, 5, 1)]
+    data = torch.nested.nested_tensor(x, layout=layout)
+    case = Case(layer, (), lambda: torch.stack([part.square().sum() for part in layer(data).unbind()]))
+    assert _gram_error(AdvantageTransform(layer), case) <= 1e-10
 
 
 def test_a_free_parameter_that_meets_two_lengths() -> None:

@@ -27,8 +27,8 @@ class EvalArguments:
     backend: Backend | None = None
     """Another simulator than the run's own."""
     env_options: tuple[str, ...] = ()
-    """Options of the environment that differ from the run's, each name=value; such as num_levels=0 start_level=10, the
-    levels of Procgen that it was not trained on."""
+    """Options of the environment beside or instead of the run's, each name=value; such as num_levels=0 start_level=10,
+    the levels of Procgen that it was not trained on."""
     summary: bool = False
     """Print one line for people instead of JSON."""
 
@@ -39,6 +39,7 @@ def evaluate(arguments: list[str]) -> int:
     require("episodes", options.episodes, at_least=1)
     require("seed", options.seed, at_least=0)
     policy, config = load_policy(options.run_dir)
+    own = config.env_options if options.backend in (None, config.backend) else ()  # which are of that simulator
     result = episodes.evaluate(
         policy,
         config.env,
@@ -46,7 +47,7 @@ def evaluate(arguments: list[str]) -> int:
         seed=options.seed,
         backend=options.backend or config.backend,
         threads=config.threads,
-        options=parse_options(merge_options(config.env_options, options.env_options)),
+        options=parse_options(merge_options(own, options.env_options)),
     )
     if options.summary:
         print(

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
-from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
+from ratpg.natgrad.factors import DenseFactor, Factor
 from ratpg.natgrad.plan import BATCHED
+from ratpg.natgrad.structure import shape_of
 
 VJP_CHUNK_BYTES = 256 * 2**20
 """Budget for one chunk of batched vector-Jacobian products, in bytes: cotangents, rows, and what is between them."""
@@ -48,11 +49,11 @@ def batched_factors(log_prob: Tensor, parameters: Mapping[str, Tensor]) -> list[
     return [DenseFactor(whole, name, BATCHED) for name, whole in rows.items()]
 
 
-def groups(parameters: Mapping[str, Tensor], samples: int) -> Iterator[dict[str, Tensor]]:
+def groups(parameters: Mapping[str, Tensor], log_prob: Tensor) -> Iterator[dict[str, Tensor]]:
     """The parameters in parts whose rows take `ROWS_BYTES` at most, as long as no single one's take more."""
     group, held = dict[str, Tensor](), 0
     for name, parameter in parameters.items():
-        size = samples * bytes_of(parameter)
+        size = len(log_prob) * parameter.numel() * log_prob.element_size()
         if group and held + size > ROWS_BYTES:
             yield group
             group, held = {}, 0
@@ -69,7 +70,7 @@ def _largest_gradient(log_prob: Tensor) -> int:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            largest = max([largest, *(math.prod(given.shape) for given in getattr(node, "_input_metadata", ()))])
+            largest = max(largest, math.prod(shape_of(node) or ()))
             waiting.extend(following for following, _ in node.next_functions)
     return largest
 

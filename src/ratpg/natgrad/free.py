@@ -2,8 +2,8 @@
 
 While a forward pass is recorded such a parameter is replaced by a stand-in. Where the stand-in meets a tensor with
 the samples in front, ``[B, ...]``, and would be broadcast over them, it takes part as its expansion
-``[B, *shape]``: the same values, but with a gradient row for each sample. Everywhere else it is the parameter, and what
-is computed from it an ordinary tensor.
+``[B, *shape]``: the same values (to rounding), but with a gradient row for each sample. Everywhere else it is the
+parameter, and what is computed from it an ordinary tensor.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +30,7 @@ UNARY = ELEMENTWISE | (BROADCASTING - {"expand_as", "broadcast_tensors"})
 """What gives one tensor from a parameter and numbers."""
 
 OnExpand = Callable[[Tensor], None]
+Version = tuple[int | None, int]
 
 
 def _itself(value: Tensor) -> Tensor:
@@ -41,16 +42,18 @@ class StandIn(Tensor):
 
     Attributes:
         value: the tensor that it stands for.
-        version: of the value, which may be changed in place afterwards; None where that would not be noticed.
+        shown: how often the value's memory was handed out, to be changed without notice.
         parent: what it is a function of, None where it stands for the parameter itself.
         step: that function.
+        versions: of itself and of the parent when it was computed.
         on_expand: called with each expansion of the parameter.
     """
 
     value: Tensor
-    version: int | None
+    shown: int
     parent: "StandIn | None"
     step: Callable[[Tensor], Tensor]
+    versions: tuple[Version, Version | None]
     on_expand: OnExpand
 
     @staticmethod
@@ -59,15 +62,21 @@ class StandIn(Tensor):
     ) -> "StandIn":
         # Not detached: an autograd function of somebody's own takes it as it is.
         stand_in: StandIn = value.as_subclass(StandIn)
-        stand_in.value, stand_in.version, stand_in.parent = value, value._version, parent
+        stand_in.value, stand_in.shown, stand_in.parent = value, 0, parent
         stand_in.step, stand_in.on_expand = step, on_expand
+        stand_in.versions = stand_in.version(), None if parent is None else parent.version()
         return stand_in
 
+    def version(self) -> Version:
+        """What a change in place changes too."""
+        return None if self.value.is_inference() else self.value._version, self.shown
+
     def root(self) -> Tensor | None:
-        """The parameter, or None where what stands between has been changed in place."""
-        if self.version != self.value._version:
-            return None
-        return self.value if self.parent is None else self.parent.root()
+        """The parameter, or None where something has been changed in place since this was computed from it."""
+        if self.parent is None:
+            return self.value
+        unchanged = self.versions == (self.version(), self.parent.version()) and not self.value.is_inference()
+        return self.parent.root() if unchanged else None
 
     def along(self, rows: Tensor) -> Tensor:
         """What it stands for, of these rows instead of the parameter."""
@@ -94,7 +103,7 @@ class StandIn(Tensor):
                 if expanded is not None:
                     return func(*_replace(args, expanded), **_replace(kwargs, expanded))
             if getattr(func, "__self__", None) is Tensor.data:  # which shares the memory, but no version
-                mine[0].version = None
+                mine[0].shown += 1
             args, kwargs = tree_map(_plain, (args, kwargs))
             return func(*args, **kwargs)
 
@@ -102,7 +111,7 @@ class StandIn(Tensor):
 def _expand(one: StandIn, others: list[Tensor]) -> Tensor | None:
     """The stand-in with a leading sample dimension, or None where it would not simply be broadcast over samples."""
     source, whole = one.root(), others[0].shape
-    if source is None or any(other.shape != whole for other in others) or not whole or _are_packed():
+    if source is None or any(other.shape != whole for other in others) or not whole or _is_checkpointed():
         return None
     shape = source.shape
     inner = shape[1:] if len(shape) == len(whole) and shape[0] == 1 else shape
@@ -114,10 +123,11 @@ def _expand(one: StandIn, others: list[Tensor]) -> Tensor | None:
     return one.along(rows.view(whole[0], *[1] * gap, *inner))
 
 
-def _are_packed() -> bool:
-    """Whether what the graph saves goes through hooks, as under activation checkpointing: it is computed once more
-    then, without stand-ins, and has to be the same tensors."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+def _is_checkpointed() -> bool:
+    """Whether activations are checkpointed here: they are computed once more then, without stand-ins, and have to be
+    the same tensors. PyTorch before 2.8 does not tell."""
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 def _replace(tree: Any, value: Tensor) -> Any:

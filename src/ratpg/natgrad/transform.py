@@ -79,8 +79,8 @@ class AdvantageTransform:
 
     Attributes:
         deferred: whether nothing may make the host wait for the device, as in a CUDA graph; False at first. Then values
-            are not checked, and a step that cannot be had is zero, which ``step.solution.holds`` tells. Embeddings, and
-            layers that are fed ``[B·T, d]``, make it wait still.
+            are not checked, and a step that cannot be had is zero, which ``step.solution.holds`` tells. Embeddings,
+            layers that are fed ``[B·T, d]``, and samples that are picked by an index make it wait still.
 
     Raises:
         ValueError: for a negative or non-finite damping, curvature rows without damping or less than one, or where
@@ -182,7 +182,7 @@ class AdvantageTransform:
             raise ValueError("a reference needs the curvature of all rows")
         carried = self._carried(previous, y.dtype) if previous is not None and decay else None
         with _full_precision():
-            held = None if whole and self._recorder.is_large(len(y)) else self._held(log_prob)
+            held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
             scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
             if whole:
                 system, moved = scores.products(root, carried, self._workspace)
