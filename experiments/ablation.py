@@ -111,8 +111,8 @@ def draw(rows: Sequence[Row]) -> dict[str, str]:
                     axis.plot(np.mean(found), height, "|", color="k", markersize=16, markeredgewidth=2)
                 if found and height == 0:
                     axis.axvline(np.mean(found), color="0.6", linestyle="--", linewidth=0.8)
-            axis.set(yticks=range(len(names)), yticklabels=names, title=f"{env}, preset {preset}")
-            axis.invert_yaxis()
+            downwards = (len(names) - 0.5, -0.5)
+            axis.set(yticks=range(len(names)), yticklabels=names, ylim=downwards, title=f"{env}, preset {preset}")
             axis.grid(axis="x", alpha=0.3)
             if line == len(PRESETS) - 1:
                 axis.set_xlabel("return after 1M steps (mean of the last 100 episodes)")

@@ -278,7 +278,7 @@ def _draw_rates(axis: "plt.Axes") -> None:
                 limit, found = 1 - float(row["1_−_μ"]), 1 - float(row["measured_rate"])
                 axis.plot(limit, found, marker, color=COLOURS[row["damping"]], fillstyle="none")
         axis.plot([], [], marker, color="k", fillstyle="none", label=f"{sampling} blocks")
-    ends = [0.001, 1]
+    ends = [3e-4, 1]
     axis.plot(ends, ends, "k--", linewidth=0.8, label="the bound")
     title, scale = "how loose: what a block takes off the error", {"xscale": "log", "yscale": "log"}
     axis.set(title=title, xlabel="at least, by the bound: μ", ylabel="measured: 1 − rate", **scale)
