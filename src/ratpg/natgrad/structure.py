@@ -97,7 +97,7 @@ def _kind(size: int, samples: int) -> str:
     return "n" if size % samples else "kB"
 
 
-def _moves(node: Node, samples: int) -> bool:
+def _moves(node: Any, samples: int) -> bool:
     """Whether an operation picks or puts along the samples, by an index that is not just ``0 … B − 1``."""
     name, (moved, number) = node.name(), node.next_functions[-1] if node.next_functions else (None, 0)
     puts = name.startswith(PUTTING)
@@ -106,16 +106,16 @@ def _moves(node: Node, samples: int) -> bool:
     if moved is None or hasattr(moved, "variable"):
         return False  # constants, and rows of a parameter
     shape = shape_of(node) if puts else shape_of(moved, number)
-    if shape is None:
-        return True
+    if not shape:
+        return shape is None
     if name.startswith(("IndexBackward", "IndexPut")):  # one index a dimension
-        axis, (index, *_) = 0, node._saved_indices  # type: ignore[attr-defined]
+        axis, (index, *_) = 0, node._saved_indices
         if index is None or _is_range(index):
             return False
     else:
         axis = getattr(node, "_saved_dim", 0)
         axis -= 2**64 if axis >= 2**63 else 0  # negative, as saved
-    return shape[axis] % samples == 0
+    return bool(shape[axis] % samples == 0)
 
 
 def _is_range(index: Tensor) -> bool:
