@@ -2,15 +2,17 @@
 
     ratpg reproduce atari [--parallel 2]
 
-Boxing, half a million steps of four frames each. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then
+KungFuMaster, 200,000 steps of four frames each. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then
 writes ``results/atari/``.
 """
 
 from runner import Run
 from trainings import run
 
-STEPS = 500_000
-RUNS = [Run(f"{algo}-atari", "Boxing-v5", 0, STEPS, ("--algo", algo, "--preset", "atari")) for algo in ("rat", "ppo")]
+STEPS = 200_000
+RUNS = [
+    Run(f"{algo}-atari", "KungFuMaster-v5", 0, STEPS, ("--algo", algo, "--preset", "atari")) for algo in ("rat", "ppo")
+]
 
 
 if __name__ == "__main__":
