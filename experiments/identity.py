@@ -11,8 +11,8 @@ exact step of the whole batch; one that carries the dual variable too, "RAT, dua
 
 The parameter-sized matrix would be 41 GB in float64, so the reference is ``Hᵀ(λI + HHᵀ/N)⁻¹y/N`` from materialised
 scores in float64; that it solves the parameter-sized system is certified by its residual there, and on a narrower
-network it is compared with a dense solve of that system. One thread; what is interrupted goes on from
-the last of the points.
+network it is compared with a dense solve of that system. One thread; what is interrupted goes on from the last of the
+points.
 """
 
 import statistics

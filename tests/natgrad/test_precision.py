@@ -87,7 +87,7 @@ def test_a_coupling_of_a_few_percent_is_seen_under_autocast() -> None:
 
     def log_prob() -> Tensor:
         output = actor(obs)
-        return (output + 0.08 * output.roll(1, 0)).float().square().sum(1)
+        return (output + 0.05 * output.roll(1, 0)).float().square().sum(1)
 
     transform = AdvantageTransform(actor)
     with transform.record(), torch.autocast("cpu", dtype=torch.bfloat16):

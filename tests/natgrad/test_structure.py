@@ -167,15 +167,16 @@ def test_a_free_parameter_used_plainly_behind_a_gate_that_opens_later() -> None:
 
 
 def test_attention_over_windows_that_grow_later() -> None:
-    layer, data = nn.Linear(4, 4).double(), torch.randn(12, 4, dtype=torch.float64)
-    transform = AdvantageTransform(layer)
+    projection, head = nn.Linear(4, 12).double(), nn.Linear(4, 3).double()
+    actor, data = nn.ModuleList([projection, head]), torch.randn(12, 4, dtype=torch.float64)
+    transform = AdvantageTransform(actor)
     for window in (1, 1, 4):
 
         def attended(x: Tensor, window: int = window) -> Tensor:
-            tokens = layer(x).view(-1, window, 4)
-            return ((tokens @ tokens.mT).softmax(-1) @ tokens).reshape(-1, 4).square().sum(1)
+            query, key, value = projection(x).view(-1, window, 12).chunk(3, -1)
+            return head(((query @ key.mT).softmax(-1) @ value).reshape(-1, 4)).square().sum(1)
 
-        assert _gram_error(transform, Case(layer, (data,), attended), data) <= 1e-10
+        assert _gram_error(transform, Case(actor, (data,), attended), data) <= 1e-10
 
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
