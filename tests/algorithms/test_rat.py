@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ratpg.algorithms import RAT, RATConfig
-from ratpg.natgrad import dense
+from ratpg.natgrad import CaptureError, dense
 from ratpg.rl.batch import Batch
 from ratpg.rl.spec import PolicySpec
 
@@ -200,3 +200,14 @@ def test_the_kl_band_falls_over_the_second_half_of_the_run(anneal: bool, factors
         _, kl = size_after(remaining, (1e-9, 1e9))
         size, _ = size_after(remaining, (0.9 * kl, 1.1 * kl))
         assert size == pytest.approx(0.4 * factor)
+
+
+@pytest.mark.parametrize("critic", ["adam", "gauss-newton"])
+def test_an_update_lets_go_of_the_graphs_it_recorded(critic: str) -> None:
+    policy = make_policy(GAUSSIAN)
+    rat = RAT(policy, config(critic=critic), torch.Generator().manual_seed(3))
+    rat.update(make_batch(policy))
+    assert rat.critic is not None
+    for transform in (rat.transform, getattr(rat.critic, "transform", rat.transform)):
+        with pytest.raises(CaptureError, match="nothing recorded"):
+            transform.gram()

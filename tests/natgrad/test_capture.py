@@ -1,12 +1,14 @@
 """What is recorded: hooks come and go, the fast path is taken where it is right, and only there."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from weakref import ref
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -287,81 +289,125 @@ def test_a_structure_is_compared_with_autograd_less_and_less_often(monkeypatch: 
     assert len(compared) == 7  # at 1, 2, 4, 6, 8, 12 and 16
 
 
-def _masked(logits: Tensor) -> Tensor:
-    logits = 1 * logits
-    logits[logits > 1] = -1e9
-    return logits
+def test_an_error_inside_record_lets_go_of_what_was_recorded() -> None:
+    case = CASES["tanh_mlp"]()
+    recorder = AdvantageTransform(case.actor)._recorder
+    with pytest.raises(RuntimeError), recorder.record():
+        case.log_prob()
+        assert recorder.calls
+        raise RuntimeError
+    assert not recorder.calls
 
 
-PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
-    "action by gather": (lambda logits, order: logits.gather(-1, order[:, None] % 3).squeeze(-1), False),
-    "action by index": (lambda logits, order: logits[torch.arange(len(logits)), order % 3], False),
-    "features by index": (lambda logits, order: logits[:, order % 3].sum(1), False),
-    "tokens by index": (
-        lambda logits, order: logits[torch.arange(12)[:, None].expand(-1, 2), order[:, None] % 3].sum(1),
-        False,
-    ),
-    "action mask": (lambda logits, order: _masked(logits).log_softmax(-1)[..., 0], False),
-    "last of features": (lambda logits, order: logits.T[-1], False),
-    "least of heads": (lambda logits, order: torch.stack([logits, 2 * logits]).min(0).values.sum(1), False),
-    "rows of a parameter": (
-        lambda logits, order: F.embedding(order % 3, 2 * torch.ones(3, 3)).sum(1) * logits[:, 0],
-        False,
-    ),
-    "largest": (lambda logits, order: logits.max(-1).values, False),
-    "sorted features": (lambda logits, order: logits.sort(1).values[:, 0], False),
-    "index": (lambda logits, order: logits[order].square().sum(1), True),
-    "index_select": (lambda logits, order: logits.index_select(0, order).square().sum(1), True),
-    "gather": (lambda logits, order: logits.gather(0, order[:, None].expand(-1, 3)).square().sum(1), True),
-    "take": (lambda logits, order: logits.sum(1).take(order), True),
-    "sort": (lambda logits, order: logits.sum(1).sort(0).values, True),
-    "boolean mask": (lambda logits, order: logits[logits.sum(1) < 1e9].sum(1), True),
-    "index_put": (lambda logits, order: torch.zeros_like(logits).index_put((order,), logits).sum(1), True),
-}
-"""How log-probabilities are picked from logits by an order -> whether samples may change places."""
-
-
-REORDERINGS: dict[str, Callable[[Tensor, bool], Tensor]] = {
-    "roll": lambda x, late: x.roll(3 if late else 0, 0),
-    "flip": lambda x, late: x.flip(0 if late else 1),
-    "unbind": lambda x, late: torch.stack(x.unbind(0)[:: -1 if late else 1]),
-    "split": lambda x, late: torch.cat(x.split(6)[:: -1 if late else 1]),
-    "transpose": lambda x, late: (x.mT if late else x).reshape(12, 3),
-}
-"""What the code may come to do otherwise, with the same operations on tensors of the same shapes."""
-
-
-@pytest.mark.parametrize("reordering", REORDERINGS)
-def test_an_order_of_samples_that_the_code_changes_is_another_structure(reordering: str) -> None:
+def test_no_more_than_some_structures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "STRUCTURES", 2)
     actor = nn.Linear(4, 3).double()
-    obs = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    transform = AdvantageTransform(actor)
-    for late in (False, False, True):
+    transform, obs = AdvantageTransform(actor), torch.randn(12, 4, dtype=torch.float64)
+    for start in range(6):
         with transform.record():
-            log_prob = REORDERINGS[reordering](actor(obs), late).square().sum(1)
+            log_prob = actor(obs).repeat(2, 1)[start : start + 12].square().sum(1)
+        transform(log_prob, torch.ones_like(log_prob))
+        h = dense.score_matrix(log_prob, list(actor.parameters()))
+        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+    assert len(transform._recorder._known) <= 2
+
+
+@pytest.mark.parametrize("kind", ["grad", "vmap", "grad of each"])
+def test_networks_inside_of_transformed_functions(kind: str) -> None:
+    actor = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    obs = torch.randn(9, 4, dtype=torch.float64)
+
+    def energy(x: Tensor) -> Tensor:
+        return actor(x).square().sum()
+
+    compute = {
+        "grad": lambda: torch.func.grad(energy)(obs).square().sum(1),
+        "vmap": lambda: torch.vmap(energy)(obs),
+        "grad of each": lambda: torch.vmap(torch.func.grad(energy))(obs).square().sum(1),
+    }[kind]
+    transform = AdvantageTransform(actor)
+    with transform.record():
+        log_prob = compute()
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(compute(), list(actor.parameters()))
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+def test_a_call_within_the_block_with_checkpointed_activations() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.scale = nn.Linear(4, 3).double(), nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (checkpoint(self.body, x, use_reentrant=False) * self.scale).square().sum(1)
+
+    actor, obs = Scaled(), torch.randn(9, 4, dtype=torch.float64)
+    transform = AdvantageTransform(actor)
+    with transform.record():
+        log_prob = actor(obs)
+        transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(actor(obs), list(actor.parameters()))
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+@pytest.mark.parametrize("width", [(4, 0), (0, 4)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_entries(width: tuple[int, int]) -> None:
+    body, head = nn.Linear(*width).double(), nn.Linear(4, 3).double()
+    obs = torch.randn(9, 4, dtype=torch.float64)
+
+    def log_prob() -> Tensor:
+        return (head(obs).square().sum(1) + body(obs[:, : width[0]]).sum(1)).tanh()
+
+    transform = AdvantageTransform([body, head])
+    with transform.record():
+        recorded = log_prob()
+    transform(recorded, torch.ones_like(recorded))
+    h = dense.score_matrix(log_prob(), [*body.parameters(), *head.parameters()])
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_and_traced_modules() -> None:
+    obs = torch.randn(9, 4, dtype=torch.float64)
+    for actor in (torch.jit.script(nn.Linear(4, 3).double()), torch.jit.trace(nn.Linear(4, 3).double(), obs)):
+        transform = AdvantageTransform(actor)
+        with transform.record():
+            log_prob = actor(obs).square().sum(1)
         transform(log_prob, torch.ones_like(log_prob))
         h = dense.score_matrix(log_prob, list(actor.parameters()))
         assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
-@pytest.mark.parametrize("pick", PICKS)
-def test_where_the_data_decide_the_order_of_samples_each_pass_is_compared(
-    pick: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute, moves = PICKS[pick]
-    actor, compared = nn.Linear(4, 3).double(), []
-    obs = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    transform = AdvantageTransform(actor)
-    compare = transform._recorder._compare
-    monkeypatch.setattr(transform._recorder, "_compare", lambda log_prob: compared.append(1) or compare(log_prob))
-    for number in range(5):
-        order = torch.randperm(12, generator=torch.Generator().manual_seed(number)) if number > 1 else torch.arange(12)
-        with transform.record():
-            log_prob = compute(actor(obs), order)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_a_copy_records_the_copied_actor(copied: Callable[[Any], Any]) -> None:
+    actor = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    transform, obs = AdvantageTransform(actor), torch.randn(9, 4, dtype=torch.float64)
+    with transform.record():
+        log_prob = actor(obs).square().sum(1)
+    transform(log_prob, torch.ones_like(log_prob))
+    other_actor, other = copied((actor, transform))
+    with other.record():
+        log_prob = other_actor(obs).square().sum(1)
+    other(log_prob, torch.ones_like(log_prob))
+    assert list(other.parameters.values()) == list(other_actor.parameters())
+    assert relative_error(other.gram(), transform.gram()) <= 1e-12
+
+
+def test_another_default_device_changes_nothing() -> None:
+    case = CASES["tanh_mlp"]()
+    transform = AdvantageTransform(case.actor)
+    with transform.record():
+        log_prob = case.log_prob()
+    before = torch.get_default_device()
+    try:
+        torch.set_default_device("meta")
         transform(log_prob, torch.ones_like(log_prob))
-        h = dense.score_matrix(log_prob, list(actor.parameters()))
-        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
-    assert len(compared) == (5 if moves else 3)  # else at 1, 2 and 4
+    finally:
+        torch.set_default_device(before)
+    h = dense.score_matrix(case.log_prob(), case.parameters)
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
 def test_a_forward_pass_without_gradients_may_run_inside_record() -> None:

@@ -52,3 +52,12 @@ def test_as_many_rows_as_there_are_samples_change_nothing() -> None:
 def test_rows_that_make_no_sense_are_refused(rows: int, damping: float) -> None:
     with pytest.raises(ValueError, match="curvature_rows"):
         AdvantageTransform(torch.nn.Linear(2, 1), damping, curvature_rows=rows)
+
+
+def test_the_advantage_alone_needs_all_rows() -> None:
+    layer = torch.nn.Linear(2, 1)
+    transform = AdvantageTransform(layer, curvature_rows=3)
+    with transform.record():
+        log_prob = layer(torch.ones(5, 2)).sum(1)
+    with pytest.raises(ValueError, match="curvature of all rows"):
+        transform.solve(log_prob, torch.ones(5, 1))

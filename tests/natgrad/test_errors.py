@@ -297,3 +297,17 @@ def test_a_pass_recorded_without_a_graph_is_described() -> None:
         log_prob = case.log_prob()
     with pytest.raises(CaptureError, match="no_grad"):
         transform(log_prob, torch.ones_like(log_prob))
+
+
+def test_complex_parameters_are_refused() -> None:
+    with pytest.raises(TypeError, match="'1' is complex"):
+        AdvantageTransform([nn.Linear(6, 3), nn.Parameter(torch.ones(3, dtype=torch.complex64))])
+
+
+def test_gram_after_a_call_that_failed_is_refused() -> None:
+    transform, log_prob, y = _recorded()
+    transform(log_prob, y)
+    with pytest.raises(ValueError, match="not finite"):
+        transform.solve(log_prob, y[:, None] * math.nan)
+    with pytest.raises(CaptureError, match="first"):
+        transform.gram()

@@ -212,3 +212,34 @@ def test_loss_on_a_recorded_pass_gives_the_parameter_its_gradient() -> None:
     (gradient,) = torch.autograd.grad(recorded, module.free)
     (expected,) = torch.autograd.grad(module(x).sum(), module.free)
     assert relative_error(gradient, expected) <= 1e-12
+
+
+@pytest.mark.parametrize("change", [lambda p: p.data.add_(1.0), lambda p: nn.utils.vector_to_parameters(p + 1, [p])])
+def test_what_was_computed_of_it_stays_as_it_was_after_the_recording(change: Callable[[Tensor], object]) -> None:
+    module, x = Free(FAST["add"]), torch.rand(5, 3, dtype=torch.float64)
+    with AdvantageTransform(module).record():
+        parameter, width = module.free, module.free.exp()
+    before = width.detach().clone()
+    change(module.free)
+    assert torch.equal((x * width).detach(), x * before)
+    assert parameter.root() is None
+
+
+def test_a_scalar_takes_the_precision_of_what_it_meets() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.free, self.head = nn.Parameter(torch.tensor(0.7, dtype=torch.float64)), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x * self.free).square().sum(1)
+
+    module, x = Gated(), torch.rand(5, 4)
+    transform = AdvantageTransform(module)
+    with transform.record():
+        log_prob = module(x)
+    transform(log_prob, torch.ones_like(log_prob))
+    exact = Gated().double()
+    exact.load_state_dict(module.state_dict())
+    h = dense.score_matrix(exact(x.double()), [*exact.parameters()])
+    assert relative_error(transform.gram().double(), h @ h.T) <= 1e-5

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.lower import LowerTriangle
 
 from .cases import CASES
@@ -106,3 +107,30 @@ def test_under_autocast_the_step_is_that_without() -> None:
         assert torch.is_autocast_enabled("cpu")
     for parameter, g in plain.direction.items():
         torch.testing.assert_close(step.direction[parameter], g, rtol=0.05, atol=0.05 * float(g.abs().max()))
+
+
+def test_batch_norm_in_eval_mode_below_log_probs_precision() -> None:
+    torch.manual_seed(0)
+    actor, obs = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval(), torch.randn(9, 4)
+    transform = AdvantageTransform(actor)
+    with transform.record():
+        log_prob = actor(obs).double().square().sum(1)
+    transform(log_prob, torch.ones_like(log_prob))
+    exact = copy.deepcopy(actor).double()
+    h = dense.score_matrix(exact(obs.double()).square().sum(1), [*exact.parameters()])
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-5
+
+
+@needs_new_settings
+def test_factors_alone_are_found_in_full_precision_too() -> None:
+    case, seen = CASES["conv1d_net"](), []
+    recorder = Recorder.over(case.actor)
+    with recorder.record():
+        log_prob = case.log_prob()
+    before = torch.backends.cudnn.conv.fp32_precision
+    try:
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        recorder.visit(log_prob, lambda _: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+    assert set(seen) == {"ieee"}

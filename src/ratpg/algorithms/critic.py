@@ -173,6 +173,7 @@ class GaussNewtonCritic(Critic):
                 for name, g in step.direction.items():
                     self.transform.parameters[name].add_(g, alpha=self.step_size.value)
             losses.append(residuals.square().mean())
+        self.transform.release()
         with torch.no_grad():
             moved = critic(observations) - before
         self.step_size.update(0.5 * float(moved.square().mean()))

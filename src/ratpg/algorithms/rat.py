@@ -182,6 +182,7 @@ class RAT:
                     norm, failed = self._launch(*columns, size, bonus)
                 norms.append(norm)
                 failures.append(failed)
+        self.transform.release()
         kl, entropy = kl_and_entropy(self.policy, batch)
         used = self.step_size.value
         self.step_size.update(kl, min(1.0, 2 * remaining) if config.anneal_kl_band else 1.0)

@@ -10,8 +10,8 @@ from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor
+from ratpg.natgrad.operations import shape_of
 from ratpg.natgrad.plan import BATCHED
-from ratpg.natgrad.structure import shape_of
 
 VJP_CHUNK_BYTES = 256 * 2**20
 """Budget for one chunk of batched vector-Jacobian products, in bytes: cotangents, rows, and what is between them."""

@@ -22,6 +22,8 @@ from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
 from ratpg.natgrad.free import stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
+from ratpg.natgrad.parts import named_parts
+from ratpg.natgrad.precision import full_precision
 from ratpg.natgrad.refusal import refuse_modules
 from ratpg.natgrad.structure import structure_of
 
@@ -30,6 +32,8 @@ HELD_BYTES = 64 * 2**20
 factor is held at a time, and the direction takes a second backward pass."""
 AT_LEAST_EVERY = 64
 """Passes of one structure after which its factors are compared with autograd again, if not before."""
+STRUCTURES = 1024
+"""How many structures are remembered; where the code takes another part of the samples each time, all are new."""
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Recorder:
     ):
         self.modules, self.parameters, self.keep_tokens = dict(modules), dict(parameters), keep_tokens
         self.calls: list[Call] = []
-        self._entered = False
+        self._entered, self._reading = False, False
         self.expansions: list[tuple[str, int, GradientEdge]] = []
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         # A module's own parameters among these: attribute -> name. Found before anything stands in for them.
@@ -95,10 +99,14 @@ class Recorder:
         Raises:
             ValueError: where nothing is trainable.
         """
-        modules, parameters = _named(actor)
+        modules, parameters = named_parts(actor)
         if not parameters:
             raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
         return Recorder(modules, parameters, keep_tokens)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy records anew: what is known of parameters is by their identity."""
+        return Recorder, (self.modules, self.parameters, self.keep_tokens)
 
     @contextmanager
     def record(self) -> Iterator[None]:
@@ -113,6 +121,9 @@ class Recorder:
                     handles.append(module.register_forward_hook(self._hook, prepend=True, with_kwargs=True))
             with stand_ins(self.modules, self._name_of, self._note_expansion):
                 yield
+        except BaseException:
+            self.release()  # its memory may be what was lacking
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -159,6 +170,10 @@ class Recorder:
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
+        with full_precision():
+            self._visit(log_prob, on_factor)
+
+    def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
         if self._refused_of is None or self._refused_of[0] is not log_prob:
             self._refused_of = log_prob, self._refused(log_prob)
         refused = self._refused_of[1]
@@ -178,15 +193,19 @@ class Recorder:
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
+        # What is computed once more for a backward pass (checkpointed activations) was recorded before.
+        if self._reading or output.grad_fn is None or _is_transformed(output):
+            return
         # An EmbeddingBag with offsets or weights of its own is left to the batched path, and so are nested tensors.
-        if output.grad_fn is not None and len(given) == 1 and not given[0].is_nested:
+        if len(given) == 1 and not given[0].is_nested:
             inputs = given[0].detach()
             # The edge, and not the tensor: an in-place ReLU may yet overwrite the output.
             edge = get_gradient_edge(output)
             self.calls.append(Call(module, inputs, inputs._version, edge, not given[0].requires_grad))
 
     def _note_expansion(self, name: str, rows: Tensor) -> None:
-        if rows.grad_fn is not None:  # not inside of an autograd function, whose graph is its own
+        # Not inside of an autograd function, whose graph is its own.
+        if rows.grad_fn is not None and not _is_transformed(rows):
             self.expansions.append((name, len(rows), get_gradient_edge(rows)))
 
     def _backward(self, log_prob: Tensor, on_layer: OnLayer) -> tuple[float, list[Call]]:
@@ -230,7 +249,11 @@ class Recorder:
 
         edges = [call.edge for call in self.calls] + [edge for *_, edge in self.expansions]
         first = [call.first for call in self.calls] + [True] * len(self.expansions)
-        backward_to(log_prob.sum(), edges, first, on_gradient)
+        self._reading = True
+        try:
+            backward_to(log_prob.sum(), edges, first, on_gradient)
+        finally:
+            self._reading = False
         for key in list(waiting):  # some of its calls were not reached
             build(key)
         if edges and not (reached or rows or unfit):
@@ -256,6 +279,9 @@ class Recorder:
         free = tuple((name, length == samples) for name, length, _ in self.expansions)
         # One sample fits any layout, and shows nothing about two.
         structure = (graph.key, samples == 1, layers, free)
+        if len(self._passes) >= STRUCTURES and structure not in self._passes:
+            self._passes.clear()
+            self._known.clear()
         self._passes[structure] += 1
         passes, refused = self._passes[structure], self._known.get(structure)
         captured = log_prob.is_cuda and torch.cuda.is_current_stream_capturing()
@@ -279,7 +305,7 @@ class Recorder:
         Catches samples that are not independent, and a layout with the samples not in front.
         """
         generator = torch.Generator().manual_seed(0)
-        v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64).to(log_prob)
+        v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64, device="cpu").to(log_prob)
         seen: Counter[str] = Counter()
         found: list[tuple[Tensor, dict[str, Tensor]]] = []
 
@@ -313,24 +339,6 @@ class Recorder:
         return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
 
 
-def _named(
-    actor: nn.Module | Sequence[nn.Module | nn.Parameter],
-) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
-    """Modules and trainable parameters by name; in a sequence each name starts with the position."""
-    parts = [("", actor)] if isinstance(actor, nn.Module) else [(str(i), part) for i, part in enumerate(actor)]
-    modules: dict[str, nn.Module] = {}
-    parameters: dict[str, nn.Parameter] = {}
-    for prefix, part in parts:
-        if isinstance(part, nn.Parameter):
-            found = [(prefix, part)]
-        elif not isinstance(part, nn.Module):
-            raise TypeError(
-                f"an actor is a module, or a sequence of modules and nn.Parameters; got {type(part).__name__}"
-            )
-        else:
-            known_modules = {id(module) for module in modules.values()}
-            modules.update({n: m for n, m in part.named_modules(prefix=prefix) if id(m) not in known_modules})
-            found = list(part.named_parameters(prefix=prefix))
-        known = {id(parameter) for parameter in parameters.values()}
-        parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})
-    return modules, parameters
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether it is inside of `torch.func.grad`, `vmap` and their like, whose graphs end with them."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))

@@ -192,7 +192,7 @@ class DenseFactor:
     """
 
     def __init__(self, rows: Tensor, name: str, way: str = "rows", flops: int = 0):
-        self.rows, self.name, self._shape = rows.reshape(len(rows), -1), name, rows.shape[1:]
+        self.rows, self.name, self._shape = rows.reshape(len(rows), rows.shape[1:].numel()), name, rows.shape[1:]
         self.way, self.flops = way, flops
 
     @property

@@ -44,6 +44,7 @@ class StandIn(Tensor):
         value: the tensor that it stands for.
         shown: how often the value's memory was handed out, to be changed without notice.
         parent: what it is a function of, None where it stands for the parameter itself.
+        closed: whether the recording is over; only told of the parameter's own.
         step: that function.
         versions: of itself and of the parent when it was computed.
         on_expand: called with each expansion of the parameter.
@@ -52,6 +53,7 @@ class StandIn(Tensor):
     value: Tensor
     shown: int
     parent: "StandIn | None"
+    closed: bool
     step: Callable[[Tensor], Tensor]
     versions: tuple[Version, Version | None]
     on_expand: OnExpand
@@ -62,7 +64,7 @@ class StandIn(Tensor):
     ) -> "StandIn":
         # Not detached: an autograd function of somebody's own takes it as it is.
         stand_in: StandIn = value.as_subclass(StandIn)
-        stand_in.value, stand_in.shown, stand_in.parent = value, 0, parent
+        stand_in.value, stand_in.shown, stand_in.parent, stand_in.closed = value, 0, parent, False
         stand_in.step, stand_in.on_expand = step, on_expand
         stand_in.versions = stand_in.version(), None if parent is None else parent.version()
         return stand_in
@@ -72,9 +74,10 @@ class StandIn(Tensor):
         return None if self.value.is_inference() else self.value._version, self.shown
 
     def root(self) -> Tensor | None:
-        """The parameter, or None where something has been changed in place since this was computed from it."""
+        """The parameter, or None where something has been changed in place since this was computed from it, as an
+        optimiser may do without notice once the recording is over."""
         if self.parent is None:
-            return self.value
+            return None if self.closed else self.value
         unchanged = self.versions == (self.version(), self.parent.version()) and not self.value.is_inference()
         return self.parent.root() if unchanged else None
 
@@ -114,6 +117,8 @@ def _expand(one: StandIn, others: list[Tensor]) -> Tensor | None:
     if source is None or any(other.shape != whole for other in others) or not whole or _is_checkpointed():
         return None
     shape = source.shape
+    if not shape and any(other.dtype != source.dtype for other in others):
+        return None  # a number takes the precision of what it meets, which a tensor of one number a sample does not
     inner = shape[1:] if len(shape) == len(whole) and shape[0] == 1 else shape
     gap = len(whole) - 1 - len(inner)
     if gap < 0 or any(size not in (1, full) for size, full in zip(inner, whole[1 + gap :], strict=True)):
@@ -152,6 +157,7 @@ def stand_ins(
         on_expand: called with a parameter's name and each expansion ``[B, *shape]`` (a leading 1 dropped).
     """
     replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
+    made: list[StandIn] = []
     try:
         for module in modules.values():
             if type(module).__module__.startswith(("torch.nn.", "ratpg.natgrad.")):
@@ -161,9 +167,12 @@ def stand_ins(
                     replaced.append((module, attribute, parameter))
         for module, attribute, parameter in replaced:
             stand_in = StandIn.of(parameter, partial(on_expand, name_of[id(parameter)]))
+            made.append(stand_in)
             # The module finds it where it looks for its parameter; a tensor is no `nn.Parameter`, which is the point.
             module._parameters[attribute] = stand_in  # type: ignore[assignment]
         yield
     finally:
         for module, attribute, parameter in replaced:
             module._parameters[attribute] = parameter
+        for stand_in in made:  # which may be kept, say as the width of the policy before
+            stand_in.closed = True

@@ -40,6 +40,8 @@ def _per_sample(layer: Layer) -> list[Factor]:
 
 
 def _linear(layer: Layer) -> list[Factor]:
+    if not layer.calls[0].module.weight.numel():
+        return []
     inputs, gradients = [], []
     for _, call_inputs, call_gradients in layer.calls:
         rows = call_gradients.numel() // call_gradients.shape[-1]
@@ -116,7 +118,8 @@ def has_factor(module: nn.Module) -> bool:
     if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
         return False
     owned = "value" if isinstance(module, PerSampleParameter) else "weight"
-    return type(module).forward in BUILDERS and owned in module._parameters
+    # What was scripted or traced has a forward elsewhere.
+    return getattr(type(module), "forward", None) in BUILDERS and owned in module._parameters
 
 
 def build_factors(layer: Layer) -> list[Factor]:

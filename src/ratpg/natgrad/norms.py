@@ -23,7 +23,8 @@ def _group_norm(module: Any, x: Tensor) -> Tensor:
 
 
 def _batch_norm(module: Any, x: Tensor) -> Tensor:
-    return F.batch_norm(x, module.running_mean, module.running_var, None, None, False, 0.0, module.eps)
+    mean, variance = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
+    return F.batch_norm(x, mean, variance, None, None, False, 0.0, module.eps)
 
 
 NORMALISED: dict[Callable, Callable[[Any, Tensor], Tensor]] = {

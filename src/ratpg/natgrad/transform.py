@@ -12,8 +12,8 @@ Of the sample-space solve this is the only file in which ``λ``, ``Σ``, ``1/B``
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.plan import Plan
+from ratpg.natgrad.precision import full_precision
 from ratpg.natgrad.scores import HeldScores, PassingScores, Scores
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
 from ratpg.natgrad.workspace import Workspace
@@ -106,6 +107,10 @@ class AdvantageTransform:
         self._last: tuple[Callable[[], Tensor], Scores] | None = None
         self._workspace = Workspace()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was recorded last, of which a copy has nothing."""
+        return self.__dict__ | {"_last": None, "_workspace": Workspace()}
+
     def record(self) -> AbstractContextManager[None]:
         """Context in which the forward pass that makes ``log_prob`` runs; any code that calls the modules will do."""
         self._last = None
@@ -126,7 +131,7 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        with _full_precision():
+        with full_precision():
             return self._of_last()[0]()
 
     def plan(self) -> Plan:
@@ -175,13 +180,14 @@ class AdvantageTransform:
         """
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
+        self._last = None
         y = advantages.detach()
         root = self._root(log_prob, y, weights)
         whole = self.curvature_rows is None or self.curvature_rows >= len(y)
         if not whole and reference is not None:
             raise ValueError("a reference needs the curvature of all rows")
         carried = self._carried(previous, y.dtype) if previous is not None and decay else None
-        with _full_precision():
+        with full_precision():
             held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
             scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
             if whole:
@@ -239,14 +245,18 @@ class AdvantageTransform:
             ``Ã [B, k]`` as ``x``, and how the system was solved.
 
         Raises:
-            ValueError, CaptureError: as for a step, and where ``targets`` is no matrix.
+            ValueError, CaptureError: as for a step, and where ``targets`` is no matrix, or curvature is of some rows
+                only.
         """
         if targets.ndim != 2 or targets.shape[1] == 0:
             raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
+        self._last = None
         targets = targets.detach()
+        if self.curvature_rows is not None and self.curvature_rows < len(targets):
+            raise ValueError("the advantage alone needs the curvature of all rows: take a step's")
         root = self._root(log_prob, targets[:, 0], weights)
         scores = PassingScores(self._recorder, log_prob)
-        with _full_precision():
+        with full_precision():
             system, _ = scores.products(root, None, self._workspace)
             solution = self._solve_system(system, root, root[:, None] * targets)
         self._last = partial(self._gram_of, system, root, solution), scores
@@ -316,23 +326,3 @@ class AdvantageTransform:
         system.scale(root)
         system.shift(self.damping)
         return solve_spd_deferred(system, rhs, self.damping) if self.deferred else solve_spd(system, rhs)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """TF32, its like on CPUs, and autocast off: ``K`` and the solve need all of float32's digits."""
-    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)]
-    backends += [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
-    # `allow_tf32` is how PyTorch before 2.9 says it; asking for it there where the newer way was used is an error.
-    attribute, off = ("fp32_precision", "ieee") if hasattr(backends[0], "fp32_precision") else ("allow_tf32", False)
-    before = [getattr(backend, attribute, None) for backend in backends]
-    try:
-        for backend, value in zip(backends, before, strict=True):
-            if value is not None:
-                setattr(backend, attribute, off)
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            if value is not None:
-                setattr(backend, attribute, value)

@@ -1,0 +1,135 @@
+"""What is known of the operations in a graph: which may, as the data decide, move values from one sample to another.
+
+Of an operation that is not known it is assumed that it may.
+"""
+
+import re
+from collections.abc import Hashable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+KEEPING = frozenset(
+    # What maps each element, or two tensors element by element ...
+    """
+    Abs Acos Acosh Add Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits
+    Ceil Celu Clamp ClampMax ClampMin Clone CopyBackwards Copysign Cos Cosh Deg2Rad Digamma Div Elu Erf Erfc Erfinv Exp
+    Exp2 Expm1 Floor Fmod Frac Gelu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss Hypot Lerp Lgamma Log Log10
+    Log1p Log2 LogSigmoid Logaddexp Logaddexp2 Logit MaskedFill Maximum Minimum Mish MseLoss Mul Mvlgamma NanToNum Neg
+    Polygamma Pow PreluKernel Rad2Deg Reciprocal Relu Remainder Round Rsqrt Rsub Selu Sgn Sigmoid Sign Silu Sin Sinc
+    Sinh SmoothL1Loss Softplus Softshrink Sqrt Sub Tan Tanh Threshold ToCopy Trunc Where Xlogy Zero
+    """
+    # ... reduces, or normalises ...
+    """
+    Amax Amin Cumprod Cumsum Glu LinalgVectorNorm LogSoftmax Logcumsumexp Logsumexp Max Mean Min NllLoss NllLoss2D Norm
+    Prod Softmax Std StdMean Sum Var VarMean
+    CudnnBatchNorm FusedRmsNorm MiopenBatchNorm NativeBatchNorm NativeGroupNorm NativeLayerNorm
+    """
+    # ... multiplies matrices, or solves with them ...
+    """
+    Addbmm Addmm Addmv Addr Baddbmm Bmm Dot LinalgCholeskyEx LinalgHouseholderProduct LinalgInvEx LinalgMatrixExp
+    LinalgQr LinalgSolveEx LinalgSolveTriangular Linear MkldnnLinear Mm Mv Trilinear Vdot WeightNormInterface
+    _AffineBackward
+    """
+    # ... slides over pixels, or goes through sequences ...
+    """
+    AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D Convolution
+    ConvolutionOverrideable CudnnConvolution MaxPool2DWithIndices MaxPool3DWithIndices MkldnnConvolution PixelShuffle
+    PixelUnshuffle UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D
+    UpsampleNearest3D
+    CudnnRnn MiopenRnn MkldnnRnnLayer ScaledDotProductCudnnAttention ScaledDotProductEfficientAttention
+    ScaledDotProductFlashAttention ScaledDotProductFlashAttentionForCpu ThnnFusedGruCell ThnnFusedLstmCell
+    """
+    # ... or lays out anew, by numbers that are part of a structure.
+    """
+    Alias AsStrided Cat ConstantPadNd Diagonal Expand Flip Permute ReflectionPad1D ReflectionPad2D ReflectionPad3D
+    Repeat ReplicationPad1D ReplicationPad2D ReplicationPad3D ReshapeAlias Roll Select Slice Split SplitWithSizes
+    Squeeze Stack T Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeSplitWithSizes UnsafeView Unsqueeze View
+    """.split()
+)
+"""Names of operations after which a value is where the code says, whatever the data are."""
+PARTS = {
+    "AsStrided": ("_saved_storage_offset", "_saved_stride"),
+    "Diagonal": ("_saved_offset",),
+    "Roll": ("_saved_shifts",),
+    "Select": ("_saved_index",),
+    "Slice": ("_saved_start", "_saved_step"),
+    "Split": ("_saved_split_size",),
+    "SplitWithSizes": ("_saved_split_sizes",),
+    "UnsafeSplit": ("_saved_split_size",),
+    "UnsafeSplitWithSizes": ("_saved_split_sizes",),
+}
+"""Of these, operations that take a part of their input -> the numbers that say which."""
+PUTTING = frozenset(
+    """
+    CopySlices IndexAdd IndexCopy IndexFill IndexPut IndexPutImpl MaskedScatter Scatter ScatterAdd ScatterReduce
+    """.split()
+)
+"""What puts values, its last input, among others. Of what is in neither list it is assumed that it picks some."""
+ALONG_ONE = frozenset(
+    "Gather IndexAdd IndexCopy IndexFill IndexSelect Kthvalue Scatter ScatterAdd ScatterReduce Sort Topk".split()
+)
+"""What picks or puts along one dimension, which it keeps."""
+
+
+def part_of(node: Any, samples: int) -> Hashable:
+    """Which part of its input an operation takes, where that may be some of the samples."""
+    numbers = PARTS.get(_name(node.name()))
+    if numbers is None:
+        return None
+    axis, sizes = getattr(node, "_saved_dim", None), getattr(node, "_saved_self_sym_sizes", None)
+    if axis is not None and sizes is not None and sizes[_signed(axis)] % samples:
+        return None
+    return tuple(getattr(node, number, None) for number in numbers)
+
+
+def may_move(node: Any, samples: int) -> bool:
+    """Whether the data may decide from which of ``samples`` an operation takes a value, or to which it goes."""
+    name, inputs = _name(node.name()), node.next_functions
+    if name in KEEPING:
+        return False
+    if name in PUTTING:
+        inputs = inputs[-1:] if len(inputs) > 1 else ()
+    # Constants, and rows of a parameter, are no sample's.
+    moved = [(source, number) for source, number in inputs if source is not None and not hasattr(source, "variable")]
+    shapes = [shape_of(source, number) for source, number in moved]
+    if not moved or None in shapes:
+        return bool(moved)
+    whole = shape_of(node) if name in PUTTING else shapes[0]
+    if whole and name in ("Index", "IndexPut", "IndexPutImpl"):  # with one index a dimension
+        index = node._saved_indices[0]
+        return index is not None and whole[0] % samples == 0 and not _is_range(index)
+    if whole and name in ALONG_ONE:
+        return whole[_signed(node._saved_dim)] % samples == 0
+    return any(size % samples == 0 for shape in (*shapes, shape_of(node)) for size in shape or ())
+
+
+def shape_of(node: Node, number: int = 0) -> tuple[int, ...] | None:
+    """Shape of an operation's output, None where that is not known: nested tensors have none."""
+    outputs: Any = getattr(node, "_input_metadata", ())
+    if number >= len(outputs) or outputs[number].is_nested_tensor:
+        return None
+    return tuple(outputs[number].shape)
+
+
+@cache
+def _name(name: str) -> str:
+    """``AddmmBackward0 -> Addmm``; what users name ``SomethingBackward``, without a number, stays as it is."""
+    return re.sub(r"Backward\d+$", "", name.removeprefix("torch::autograd::"))
+
+
+def _signed(axis: int) -> int:
+    """An axis as it was given: those from the end are saved without their sign."""
+    return axis - 2**64 if axis >= 2**63 else axis
+
+
+def _is_range(index: Tensor) -> bool:
+    """Whether an index is ``0 … B − 1``, which moves nothing."""
+    if index.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False  # it cannot be looked at
+    if index.dtype == torch.bool or not index.ndim:
+        return False
+    return bool((index.reshape(len(index), -1) == torch.arange(len(index), device=index.device)[:, None]).all())
