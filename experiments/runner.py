@@ -192,7 +192,7 @@ def _is_complete(run: Run) -> bool:
         return False
     try:
         metrics = read_metrics(run.directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # none, or damaged: a resumed training says so
         return False
     return bool(metrics) and metrics["timesteps"][-1] >= run.steps
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from cli.command import Command, Result
 from ratpg.training import checkpoint
@@ -116,6 +117,11 @@ TRAIN = {
     "mini-batches that do not divide": (["--minibatches", "3"], ["minibatches 3", "does not divide", "128"]),
     "critic mini-batches that do not divide": (["--critic-minibatches", "5"], ["critic_minibatches 5", "divide"]),
     "unknown device": (["--device", "abacus"], ["device", "abacus"]),
+    "too many threads": (["--threads", "9" * 11], ["threads", "at most"]),
+    "an option that the simulator cannot divide by": (
+        ["--env", "Hopper-v5", "--backend", "gymnasium", "--env-options", "frame_skip=0"],
+        ["Hopper-v5", "frame_skip=0", "division"],
+    ),
 }
 
 
@@ -127,6 +133,35 @@ def test_train_refuses_in_one_line_and_makes_no_folder(
     short = ["--run-dir", str(tmp_path / "run"), "--total-timesteps", "128"]
     assert_refused(ratpg("train", *env, *short, *FLAGS, *flags), *needles)
     assert list(tmp_path.iterdir()) == []
+
+
+MODULES = {
+    "that cannot be imported": ("import not_there_at_all", ["cannot be imported", "not_there_at_all"]),
+    "that is no Python": ("def", ["cannot be imported", "invalid syntax"]),
+    "that ends the program": ("import sys; sys.exit('no licence found')", ["no licence found"]),
+}
+
+
+@pytest.mark.parametrize("code, needles", MODULES.values(), ids=MODULES.keys())
+def test_an_environments_module(
+    ratpg: Command, code: str, needles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy_broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert_refused(ratpg.train("toy_broken:Foo-v0", tmp_path / "run"), *needles)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_the_environments_own_says_where_it_comes_from(
+    ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CartPoleEnv, "step", lambda *_: [].index(3))
+    assert_refused(ratpg.train("CartPole-v1", tmp_path / "run"), r"3 is not in list \(.*test_bad_input\.py, line \d+\)")
+
+
+def test_more_memory_than_there_is(ratpg: Command, tmp_path: Path) -> None:
+    result = ratpg.train("CartPole-v1", tmp_path / "run", "--num-steps", 2**50)
+    assert_refused(result, "allocate|memory")
 
 
 def test_train_without_an_environment_asks_for_one(ratpg: Command) -> None:
@@ -190,6 +225,19 @@ def test_an_unreadable_checkpoint_is_refused_with_advice(ratpg: Command, command
 def test_eval_refuses_no_episodes(ratpg: Command, tmp_path: Path) -> None:
     ratpg.train("CartPole-v1", tmp_path / "run")
     assert_refused(ratpg("eval", tmp_path / "run", "--episodes", 0), "episodes", "at least 1")
+
+
+def test_eval_refuses_rewards_that_are_not_finite(ratpg: Command, tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        step = CartPoleEnv.step
+
+        def unpaid(*arguments):
+            observation, _, *others = step(*arguments)
+            return observation, float("nan"), *others
+
+        patch.setattr(CartPoleEnv, "step", unpaid)
+        assert_refused(ratpg("eval", tmp_path / "run"), "CartPole-v1", "not finite")
 
 
 @pytest.mark.parametrize("flags", [["--total-timesteps", -5], ["--total-timesteps", "nan"], ["--sede", 1]])

@@ -136,6 +136,19 @@ def test_a_complete_run_says_so_and_can_be_made_longer(ratpg: Command, tmp_path:
     assert len(metrics_but_times(tmp_path / "run")) == 3
 
 
+@pytest.mark.parametrize("backend", ["auto", "gymnasium"])
+def test_eval_on_another_backend_keeps_the_runs_options(ratpg: Command, backend: str, tmp_path: Path) -> None:
+    ratpg.train("CartPole-v1", tmp_path / "run", "--env-options", "max_episode_steps=3", backend="envpool")
+    result = ratpg("eval", tmp_path / "run", "--episodes", 4, "--backend", backend)
+    assert json.loads(result.out)["returns"] == [3.0] * 4
+
+
+def test_of_opposite_flags_the_last_one_counts() -> None:
+    for last in ("--shared", "--no-shared"):
+        flags = ["--env", "Ant-v4", "--shared", "--no-shared", last]
+        assert parse_train(flags) == parse_train(["--env", "Ant-v4", last])
+
+
 def test_eval_prints_json_of_deterministic_episodes(ratpg: Command, tmp_path: Path) -> None:
     ratpg.train("CartPole-v1", tmp_path / "run")
     first, again, other = (ratpg("eval", tmp_path / "run", "--episodes", 5, "--seed", s) for s in (1, 1, 2))

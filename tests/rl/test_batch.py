@@ -131,6 +131,12 @@ def test_large_minibatches_come_in_few_sizes_and_hold_every_row(rows: int, count
     assert sum(len(part) for part in parts) - rows < GRAIN * count + count
 
 
+def test_no_minibatch_is_made_of_rows_that_all_are_in_others() -> None:
+    parts = shuffled_parts(2064, 16, torch.Generator().manual_seed(0))
+    assert [len(part) for part in parts] == [129] * 16
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(2064))
+
+
 def test_of_a_large_rollout_less_than_a_grain_is_left_out_and_it_is_the_end() -> None:
     policy = make_policy()
     flags = torch.zeros(50, 3, dtype=torch.bool)

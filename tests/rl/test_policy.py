@@ -55,6 +55,7 @@ def test_tanh_squashes_into_the_bounds() -> None:
         spaces.Box(-2.0, 2.0, (1,), np.float32),
         spaces.Box(-1.0, 1.0, (2, 3), np.float32),
         spaces.Box(np.linspace(-1, 0, 50, dtype=np.float32), np.linspace(0.01, 7, 50, dtype=np.float32)),
+        spaces.Box(np.array([-0.1, -0.6, 0.1]), np.array([0.3, 1.1, 0.7]), dtype=np.float64),
         spaces.Box(-np.inf, np.inf, (2,), np.float32),
         spaces.Box(0.0, np.inf, (2,), np.float32),
         spaces.Discrete(3, start=-1),

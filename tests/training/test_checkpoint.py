@@ -173,3 +173,13 @@ def test_where_only_the_older_one_is_left_it_is_pointed_to(tmp_path: Path) -> No
     (tmp_path / FILE).unlink()
     with pytest.raises(BadCheckpoint, match=rf"no checkpoint in .*mv .*{PREVIOUS}"):
         load(tmp_path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path, state(1, size=1000))
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((1000,), 1.0).numpy().tobytes()) + 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(BadCheckpoint, match=r"cannot be read.*damaged"):
+        load(tmp_path)

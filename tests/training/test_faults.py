@@ -1,6 +1,7 @@
 """What a run keeps when something goes wrong in the middle of it."""
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -90,7 +91,26 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_reason(tmp_path: Path
     state["config"] = state["config"].replace('"damping"', '"dampening"')
     del state["version"]
     checkpoint.save(tmp_path / "run", state)
-    with pytest.raises(checkpoint.BadCheckpoint, match=r"another version.*dampening"):
+    with pytest.raises(checkpoint.BadCheckpoint, match=r"another version: damping missing"):
+        Trainer.resume(tmp_path / "run")
+
+
+def test_a_checkpoint_whose_config_lacks_an_option_does_not_take_todays_default(tmp_path: Path) -> None:
+    train(short_config("CartPole-v1", tmp_path / "run", rollouts=1))
+    state = checkpoint.load(tmp_path / "run")
+    config = json.loads(state["config"])
+    del config["algorithm"]["weight_decay"], config["stagger"]
+    checkpoint.save(tmp_path / "run", state | {"config": json.dumps(config)})
+    with pytest.raises(checkpoint.BadCheckpoint, match="another version: stagger missing"):
+        Trainer.resume(tmp_path / "run")
+
+
+def test_a_run_is_not_resumed_on_other_observations_or_actions(tmp_path: Path) -> None:
+    train(short_config("CartPole-v1", tmp_path / "run", rollouts=1))
+    state = checkpoint.load(tmp_path / "run")
+    spec = state["spec"] | {"observation_shape": (5,)}
+    checkpoint.save(tmp_path / "run", state | {"spec": spec})
+    with pytest.raises(BadConfig, match=r"observation_shape \(5,\), and CartPole-v1 on gymnasium has \(4,\)"):
         Trainer.resume(tmp_path / "run")
 
 

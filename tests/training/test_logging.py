@@ -92,6 +92,19 @@ def test_metrics_of_a_run_under_way_or_killed_are_its_whole_rows(half: str, tmp_
     assert read_metrics(tmp_path)["timesteps"] == [10, 20]
 
 
+@pytest.mark.parametrize("damage", [b"2x6,0.1,0.1\n", b"\xff,0.1,0.1\n", bytes(200_000)])
+def test_damaged_metrics_are_named_and_stay(damage: bytes, tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    path = tmp_path / "metrics.csv"
+    with path.open("ab") as file:
+        file.write(damage)
+    before = path.read_bytes()
+    for read in (read_metrics, lambda folder: MetricsWriter(folder, keep_until=20)):
+        with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
+            read(tmp_path)
+    assert path.read_bytes() == before
+
+
 def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is it the folder of a run\?"):
         read_metrics(tmp_path)

@@ -9,7 +9,9 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from ratpg import __version__
@@ -24,7 +26,7 @@ USAGE = """usage: ratpg COMMAND ...
   bench      measure speed or memory           ratpg bench throughput
   reproduce  make the paper's evidence again   ratpg reproduce gaussian
 
-`ratpg COMMAND --help` lists a command's options."""
+`ratpg COMMAND --help` lists a command's options; with RATPG_DEBUG=1 errors keep their traceback."""
 COMMANDS = {
     "train": "ratpg.cli.train:train",
     "resume": "ratpg.cli.train:resume",
@@ -37,7 +39,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. With RATPG_DEBUG set, errors keep their traceback."""
+    """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["--version"]:
         print(f"ratpg {__version__}")
@@ -52,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with loading():
             command = getattr(importlib.import_module(module), name)
         return command(arguments[1:])
-    except SystemExit:  # --help
-        return 0
+    except SystemExit as end:
+        if end.code in (0, None):  # --help
+            return 0
+        return _fail(f"the environment, or what it imports, ended the program: {end.code}")
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # nobody reads the output any more
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("RATPG_DEBUG") or not _is_expected(error):
             raise
-        return _fail(" ".join(str(error).split()))
+        return _fail((" ".join(str(error).split()) or type(error).__name__) + _origin(error))
 
 
 @contextlib.contextmanager
@@ -90,7 +94,18 @@ def _is_expected(error: Exception) -> bool:
 
     from ratpg.natgrad import CaptureError
 
-    return isinstance(error, (ValueError, OSError, CaptureError, torch.OutOfMemoryError, torch.linalg.LinAlgError))
+    of_torch = torch.OutOfMemoryError, torch.linalg.LinAlgError
+    return isinstance(error, (ValueError, OSError, MemoryError, CaptureError, *of_torch))
+
+
+def _origin(error: Exception) -> str:
+    """Where a bare ValueError comes from that is not ours: an environment's says little by itself."""
+    import ratpg
+
+    frames = traceback.extract_tb(error.__traceback__)
+    if type(error) is not ValueError or not frames or Path(frames[-1].filename).is_relative_to(ratpg.__path__[0]):
+        return ""
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:

@@ -47,7 +47,7 @@ def parse_train(arguments: list[str]) -> TrainConfig:
     first.add_argument("--algo", default="rat")
     first.add_argument("--preset", default="default")
     first.add_argument("--env", default="")
-    first.add_argument("--shared", action="store_true")
+    first.add_argument("--shared", action=argparse.BooleanOptionalAction, default=False)
     try:
         chosen, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:

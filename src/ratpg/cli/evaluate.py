@@ -39,7 +39,6 @@ def evaluate(arguments: list[str]) -> int:
     require("episodes", options.episodes, at_least=1)
     require("seed", options.seed, at_least=0)
     policy, config = load_policy(options.run_dir)
-    own = config.env_options if options.backend in (None, config.backend) else ()  # which are of that simulator
     result = episodes.evaluate(
         policy,
         config.env,
@@ -47,7 +46,7 @@ def evaluate(arguments: list[str]) -> int:
         seed=options.seed,
         backend=options.backend or config.backend,
         threads=config.threads,
-        options=parse_options(merge_options(own, options.env_options)),
+        options=parse_options(merge_options(config.env_options, options.env_options)),
     )
     if options.summary:
         print(

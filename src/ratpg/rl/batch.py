@@ -101,13 +101,15 @@ def shuffled_parts(rows: int, count: int, generator: torch.Generator) -> tuple[T
     """Indices of ``count`` mini-batches that together are a random permutation of some rows.
 
     They are equal in size to within one; where they are large, all of the next multiple of `GRAIN`, and the last one
-    is filled up with rows of the first.
+    is filled up with rows of the first, unless it would have no others.
     """
     order = torch.randperm(rows, generator=generator)
     size = -(-rows // count)
     if size < LARGE:
         return order.tensor_split(min(count, rows))
     size = -(-size // GRAIN) * GRAIN
+    if rows <= size * (count - 1):
+        return order.tensor_split(count)
     return torch.cat([order, order[: size * count - rows]]).split(size)
 
 

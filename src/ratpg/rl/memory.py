@@ -19,11 +19,6 @@ class Memory:
     def __init__(self, num_envs: int, size: int, device: torch.device):
         self.actor, self.critic = (torch.zeros(num_envs, size, device=device) for _ in range(2))
 
-    def forget(self) -> None:
-        """Starts new episodes everywhere."""
-        self.actor.zero_()
-        self.critic.zero_()
-
     def state_dict(self) -> dict[str, Tensor]:
         return {"actor": self.actor, "critic": self.critic}
 

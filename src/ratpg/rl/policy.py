@@ -98,7 +98,7 @@ class ActorCritic(nn.Module):
         self.value_head = PopArtHead(width)
         features = body if spec.shared else _body(spec, "critic")[0]
         self.critic = nn.Sequential(features, self.value_head, nn.Flatten(0))
-        self._low, self._high = (np.array(bounds, np.float32) for bounds in (spec.action_low, spec.action_high))
+        self._low, self._high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
         self._middle, self._half_range = (self._high + self._low) / 2, (self._high - self._low) / 2
         self._first_choices = np.array(spec.first_choices, np.int64)
 
@@ -202,6 +202,13 @@ class ActorCritic(nn.Module):
         assert isinstance(body, RecurrentBody)
         features, memory.actor[where] = body.step(normalized, memory.actor[where])
         return self.actor.distribution(self.actor.head(features))
+
+
+def _within(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
+    """Bounds in single precision, of which none lies beyond the one it is rounded from."""
+    exact, rounded = np.array(bounds, np.float64), np.array(bounds, np.float32)
+    beyond = rounded > exact if inwards < 0 else rounded < exact
+    return np.where(beyond, np.nextafter(rounded, np.float32(inwards)), rounded)
 
 
 def _body(spec: PolicySpec, reader: Reader) -> tuple[nn.Module, int]:

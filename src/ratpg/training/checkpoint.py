@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ def load(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadCheckpoint(f"no checkpoint in {directory}{advice or ': is it the folder of a run?'}")
     try:
+        with zipfile.ZipFile(path) as archive:  # whose checksums torch does not look at
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except Exception as error:

@@ -39,7 +39,8 @@ class TrainConfig(Generic[C]):
     seed: int = 0
     """Seed of everything: parameters, environments, noise, mini-batches."""
     total_timesteps: int = 1_000_000
-    """Environment steps, all environments together; the run ends after the rollout that reaches them."""
+    """Environment steps, all environments together and those counted in which one only resets; the run ends after the
+    rollout that reaches them."""
     run_dir: Path | None = None
     """Where the run writes; runs/ENV-ALGO-PRESET-sSEED unless given."""
     backend: Backend = "auto"
@@ -93,6 +94,7 @@ class TrainConfig(Generic[C]):
         require("num_steps", self.num_steps, at_least=2)  # one step can be all resets: nothing to learn from
         for name in ("total_timesteps", "num_envs", "threads"):
             require(name, getattr(self, name), at_least=1)
+        require("threads", self.threads, at_most=4096)
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), at_least=0, at_most=1)
         parse_options(self.env_options)
@@ -122,8 +124,17 @@ class TrainConfig(Generic[C]):
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_dict`."""
-        algorithm = CONFIGS[values["algo"]](**_tuples(values["algorithm"]))
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: where something is missing, which would take today's default, or unknown.
+        """
+        kind = CONFIGS[values["algo"]]
+        for part, given in ((TrainConfig, values), (kind, values["algorithm"])):
+            missing = [field.name for field in dataclasses.fields(part) if field.name not in given]
+            if missing:
+                raise TypeError(f"{', '.join(missing)} missing from its config")
+        algorithm = kind(**_tuples(values["algorithm"]))
         return TrainConfig(**_tuples(values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
 
 

@@ -38,7 +38,8 @@ def evaluate(
     One episode an environment: taking the first to finish from fewer environments would favour short episodes.
 
     Raises:
-        ValueError: for an environment with other observations than the policy's, and for episodes without an end.
+        ValueError: for an environment with other observations than the policy's, for episodes without an end, and for
+            rewards that are not finite.
     """
     envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
     with closing(envs):
@@ -58,4 +59,6 @@ def evaluate(
                 f"{running.sum()} of {episodes} episodes of {env_id} have not ended after {LONGEST} steps: give it a "
                 "time limit, as in --env-options max_episode_steps=1000"
             )
+    if not np.isfinite(returns).all():
+        raise ValueError(f"{env_id} paid rewards that are not finite: returns are {returns.tolist()}")
     return Evaluation(float(returns.mean()), float(returns.std()), returns.tolist())

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,8 @@ class MetricsWriter:
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(self._path)
         self._columns = kept[0] if kept else []
         self._file = self._path.open("a", newline="")
@@ -61,10 +64,10 @@ class MetricsWriter:
 def _rows_until(path: Path, timesteps: int) -> list[list[str]]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with _legible(path), path.open(newline="") as file:
         rows = list(csv.reader(file))
-    whole = [row for row in rows[1:] if len(row) == len(rows[0]) and all(row)]
-    return rows[:1] + [row for row in whole if int(row[0]) <= timesteps]
+        whole = [row for row in rows[1:] if len(row) == len(rows[0]) and all(row)]
+        return rows[:1] + [row for row in whole if int(row[0]) <= timesteps]
 
 
 def read_metrics(directory: Path) -> dict[str, list[float]]:
@@ -72,13 +75,23 @@ def read_metrics(directory: Path) -> dict[str, list[float]]:
 
     Raises:
         FileNotFoundError: where the folder holds no run.
+        ValueError: where the file is damaged.
     """
     path = directory / METRICS
     if not path.is_file():
         raise FileNotFoundError(f"no {METRICS} in {directory}: is it the folder of a run?")
-    with path.open(newline="") as file:
+    with _legible(path), path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row.values())]  # without one cut off by a kill
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+
+
+@contextlib.contextmanager
+def _legible(path: Path) -> Iterator[None]:
+    """Names a file that is damaged."""
+    try:
+        yield
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error}): take the broken lines out, or move it away") from error
 
 
 def say(line: str, file: IO[str] | None = None) -> None:

@@ -127,13 +127,20 @@ class Trainer:
 
         Raises:
             BadCheckpoint: where there is no readable checkpoint.
+            BadConfig: where the environment is another than the one it was trained on.
         """
         state = checkpoint.load(directory)
         with _whole(directory):
             config = dataclasses.replace(_config(state), run_dir=directory, **changes)
-            timesteps = state["timesteps"]
+            timesteps, spec = state["timesteps"], PolicySpec.from_dict(state["spec"])
         # Where the environments start anew, they should not replay the episodes that the run began with.
         trainer = Trainer(config, env_seed=config.seed + timesteps)
+        for name, found in vars(trainer.policy.spec).items():
+            if found != getattr(spec, name):
+                raise BadConfig(
+                    f"the policy in {directory} was trained with {name} {getattr(spec, name)}, and {config.env} on "
+                    f"{trainer.envs.backend} has {found}"
+                )
         with _whole(directory):
             exact = trainer._load_state_dict(state)
         return trainer, exact
@@ -182,6 +189,7 @@ class Trainer:
             try:
                 row = self.iterate()
             except NonFiniteExperience as error:
+                writer.sync()
                 self.save(with_envs=False)  # their state leads to the same fault again
                 raise NonFiniteExperience(f"{error} that began at {self.timesteps} timesteps") from error
             try:
@@ -334,6 +342,8 @@ def _whole(directory: Path) -> Iterator[None]:
     """Reports a checkpoint that lacks something, or has something else, as one of another version."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, TypeError, RuntimeError) as error:
         raise checkpoint.BadCheckpoint(
             f"the checkpoint in {directory} is of another version: {first_line(error)}"

@@ -32,8 +32,11 @@ def is_known(env_id: str) -> bool:
     try:
         if module:
             importlib.import_module(module)
+    except Exception:  # whatever somebody's module does
+        return False
+    try:
         gym.spec(name)
-    except (gym.error.Error, ImportError, TypeError, ValueError):  # these two for what is no name of a module
+    except gym.error.Error:
         return False
     return True
 

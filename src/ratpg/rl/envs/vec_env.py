@@ -167,8 +167,8 @@ def _make(
 ) -> VecEnv:
     try:
         return _make_known(env_id, num_envs, seed, backend, num_threads, options)
-    except (TypeError, KeyError) as error:  # what makers raise for arguments that they do not take
-        if not options:
+    except Exception as error:  # whatever makers raise for arguments that they cannot take
+        if not options or isinstance(error, UnknownEnvironment | UnsupportedSpace | BadOption):
             raise
         told, reason = ", ".join(f"{name}={value}" for name, value in options.items()), str(error).split("\n")[0]
         raise BadOption(f"environment '{env_id}' cannot be made with options {told}: {reason}") from error
@@ -199,15 +199,22 @@ def _make_known(
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
     module = env_id.rpartition(":")[0]
-    if module and not _can_be_imported(module):
-        raise UnknownEnvironment(f"unknown environment '{env_id}': there is no module '{module}' to import")
+    if module:
+        _import(env_id, module)
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
     raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")
 
 
-def _can_be_imported(module: str) -> bool:
+def _import(env_id: str, module: str) -> None:
+    """Says why a module that should register an environment does not."""
     try:
-        return importlib.util.find_spec(module) is not None
+        exists = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # of a package that is missing, or no name of a module
-        return False
+        exists = False
+    if not exists:
+        raise UnknownEnvironment(f"unknown environment '{env_id}': there is no module '{module}' to import")
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise UnknownEnvironment(f"environment '{env_id}': module '{module}' cannot be imported: {error}") from error
