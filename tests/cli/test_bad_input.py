@@ -139,6 +139,7 @@ MODULES = {
     "that cannot be imported": ("import not_there_at_all", ["cannot be imported", "not_there_at_all"]),
     "that is no Python": ("def", ["cannot be imported", "invalid syntax"]),
     "that ends the program": ("import sys; sys.exit('no licence found')", ["no licence found"]),
+    "that ends it as if all were well": ("import sys; sys.exit(0)", ["ended the program"]),
 }
 
 

@@ -351,14 +351,21 @@ def test_a_call_within_the_block_with_checkpointed_activations() -> None:
     assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
-@pytest.mark.parametrize("width", [(4, 0), (0, 4)])
+@pytest.mark.parametrize("kind", ["no outputs", "no inputs", "norm", "embedding", "convolution"])
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_layers_without_entries(width: tuple[int, int]) -> None:
-    body, head = nn.Linear(*width).double(), nn.Linear(4, 3).double()
+def test_layers_without_entries(kind: str) -> None:
     obs = torch.randn(9, 4, dtype=torch.float64)
+    layer, inputs = {
+        "no outputs": (nn.Linear(4, 0), obs),
+        "no inputs": (nn.Linear(0, 4), obs[:, :0]),
+        "norm": (nn.LayerNorm(0), obs[:, :0]),
+        "embedding": (nn.Embedding(5, 0), torch.arange(9) % 5),
+        "convolution": (nn.Conv1d(0, 2, 1), obs[:, None, :][:, :0]),
+    }[kind]
+    body, head = layer.double(), nn.Linear(4, 3).double()
 
     def log_prob() -> Tensor:
-        return (head(obs).square().sum(1) + body(obs[:, : width[0]]).sum(1)).tanh()
+        return (head(obs).square().sum(1) + body(inputs).flatten(1).sum(1)).tanh()
 
     transform = AdvantageTransform([body, head])
     with transform.record():
@@ -378,6 +385,39 @@ def test_scripted_and_traced_modules() -> None:
         transform(log_prob, torch.ones_like(log_prob))
         h = dense.score_matrix(log_prob, list(actor.parameters()))
         assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+def test_what_was_refused_once_stays_so_when_structures_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "STRUCTURES", 3)
+    actor, obs = nn.Linear(4, 3).double(), torch.randn(12, 4, dtype=torch.float64)
+    transform = AdvantageTransform(actor)
+
+    def coupled(gate: float) -> Tensor:
+        output = actor(obs)
+        return (output + gate * output.mean(0)).square().sum(1)
+
+    plain = [lambda n=n: actor(obs).square().sum(1).view(*[1] * n, 12).flatten() for n in range(1, 5)]
+    for compute in (partial(coupled, 1.0), *plain, partial(coupled, 0.0), partial(coupled, 0.0), partial(coupled, 1.0)):
+        with transform.record():
+            log_prob = compute()
+        transform(log_prob, torch.ones_like(log_prob))
+        h = dense.score_matrix(log_prob, list(actor.parameters()))
+        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+def test_a_module_that_owns_a_transform_of_itself_is_copied() -> None:
+    class Agent(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3, dtype=torch.float64)
+            self.transform = AdvantageTransform(self)
+
+    agent, obs = Agent(), torch.randn(9, 4, dtype=torch.float64)
+    other = copy.deepcopy(agent)
+    with other.transform.record():
+        log_prob = other(obs).square().sum(1)
+    other.transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(log_prob, list(other.parameters()))
+    assert relative_error(other.transform.gram(), h @ h.T) <= 1e-10
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])

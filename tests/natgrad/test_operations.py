@@ -1,14 +1,22 @@
 """Where samples may change places from pass to pass, the factors are compared with autograd again."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchgen
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from ratpg.natgrad import AdvantageTransform, dense
+from ratpg.natgrad import AdvantageTransform, dense, operations
+from ratpg.natgrad.structure import structure_of
+from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import ActionBounds, Network, PolicySpec
 
 from .oracle import relative_error
 
@@ -32,6 +40,13 @@ def _rolled(logits: Tensor, by: int) -> Tensor:
     rows = torch.zeros_like(logits)
     rows[by:], rows[:by] = logits[: 12 - by], logits[12 - by :]
     return rows
+
+
+def _swapped(logits: Tensor, swap: bool) -> Tensor:
+    rows, ones = torch.zeros_like(logits), torch.ones_like(logits[:6])
+    for half, start in ((logits[:6], 6 if swap else 0), (logits[6:], 0 if swap else 6)):
+        rows[start : start + 6].addcmul_(half, ones)
+    return rows.square().sum(1)
 
 
 class _Reordered(torch.autograd.Function):
@@ -80,6 +95,22 @@ PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
         True,
     ),
     "slice": (lambda logits, order: _rolled(logits, int(order[0])).square().sum(1), True),
+    "index of the second dimension": (lambda logits, order: logits.T[:, order].square().sum(0), True),
+    "index behind a new dimension": (lambda logits, order: logits[None, order].square().sum((0, 2)), True),
+    "steps and samples": (
+        lambda logits, order: torch.stack([logits, 2 * logits])[order % 2, torch.arange(12)].square().sum(1),
+        True,  # as far as can be told: which of two lists of samples, and which sample, look alike
+    ),
+    "index behind a row of padding": (
+        lambda logits, order: torch.cat([logits.new_zeros(1, 3), logits])[order + 1].square().sum(1),
+        True,
+    ),
+    "halves that change places": (lambda logits, order: _swapped(logits, bool(order[0] % 2)), True),
+    "classes": (lambda logits, order: F.nll_loss(logits, order % 3, reduction="none"), False),
+    "samples as classes": (
+        lambda logits, order: F.nll_loss(logits.sum(1).expand(12, 12), order, reduction="none"),
+        True,
+    ),
     "of somebody's own": (lambda logits, order: _Reordered.apply(logits, order).square().sum(1), True),
 }
 """How log-probabilities are picked from logits by an order -> whether samples may change places."""
@@ -95,6 +126,9 @@ REORDERINGS: dict[str, Callable[[Tensor, bool], Tensor]] = {
     "slice of every other": lambda x, late: torch.cat([x[::2], x[1::2]] if late else [x[:6], x[6:]]),
     "select": lambda x, late: torch.stack([x[i] for i in (range(11, -1, -1) if late else range(12))]),
     "sizes of a split": lambda x, late: torch.cat([x.split([5, 0, 7] if late else [5, 7, 0])[i] for i in (2, 0, 1)]),
+    "slice of more": lambda x, late: F.pad(x, (0, 0, 1, 1))[2:14] if late else F.pad(x, (0, 0, 1, 1))[1:13],
+    "pad": lambda x, late: F.pad(x, (0, 0, 2, -2) if late else (0, 0, 0, 0)),
+    "how they are joined": lambda x, late: torch.stack(x.unbind(0)) * torch.stack(x.unbind(0)[:: -1 if late else 1]),
     "as_strided": lambda x, late: x.repeat(2, 1).as_strided((12, 3), (3, 1), 9 if late else 0),
 }
 """What the code may come to do otherwise, with the same operations on tensors of the same shapes."""
@@ -131,3 +165,43 @@ def test_where_the_data_decide_the_order_of_samples_each_pass_is_compared(
         h = dense.score_matrix(log_prob, list(actor.parameters()))
         assert relative_error(transform.gram(), h @ h.T) <= 1e-10
     assert len(compared) == (5 if moves else 3)  # else at 1, 2 and 4
+
+
+def test_an_index_of_nothing() -> None:
+    actor, obs = nn.Linear(4, 3).double(), torch.randn(12, 4, dtype=torch.float64)
+    transform = AdvantageTransform(actor)
+    with transform.record():
+        output = actor(obs)
+        log_prob = output.square().sum(1) + output[torch.zeros(0, dtype=torch.int64)].sum()
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(log_prob, list(actor.parameters()))
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
+@pytest.mark.parametrize("name", sorted(operations.KEEPING | operations.PUTTING | operations.ALONG_ONE))
+def test_every_operation_has_the_name_that_pytorch_gives_it(name: str) -> None:
+    derivatives = Path(torchgen.__file__).parent / "packaged" / "autograd" / "derivatives.yaml"
+    functions = re.findall(r"^- name: _?(\w+?)_?[.(]", derivatives.read_text(), re.MULTILINE)
+    others = {"CopyBackwards", "CopySlices", "IndexPutImpl", "LogSigmoid", "SafeSoftmax", "_AffineBackward"}
+    assert name in {"".join(word.title() for word in function.split("_")) for function in functions} | others
+
+
+@pytest.mark.parametrize("bounds", ["clip", "censor", "tanh"])
+@pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3), spaces.MultiDiscrete([2, 3])])
+def test_no_policy_of_the_librarys_own_is_compared_at_each_pass(space: spaces.Space, bounds: ActionBounds) -> None:
+    spec = PolicySpec.from_spaces(spaces.Box(-1.0, 1.0, (5,)), space, action_bounds=bounds, hidden=(8,))
+    policy = ActorCritic(spec)
+    distribution = policy.actor(torch.randn(12, 5))
+    actions = distribution.sample(policy.draw_noise((12,), torch.Generator().manual_seed(0)))
+    log_prob = distribution.log_prob(actions)
+    assert not structure_of(log_prob, {id(p): name for name, p in policy.named_parameters()}).moves
+
+
+@pytest.mark.parametrize("network", ["nature-cnn", "impala"])
+def test_no_policy_for_images_is_compared_at_each_pass(network: Network) -> None:
+    policy = ActorCritic(
+        PolicySpec.from_spaces(spaces.Box(0, 255, (3, 40, 40), np.uint8), spaces.Discrete(3), network=network)
+    )
+    distribution = policy.actor(torch.zeros(12, 3, 40, 40, dtype=torch.uint8))
+    log_prob = distribution.log_prob(torch.zeros(12, dtype=torch.int64))
+    assert not structure_of(log_prob, {id(p): name for name, p in policy.named_parameters()}).moves

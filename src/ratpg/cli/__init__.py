@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = getattr(importlib.import_module(module), name)
         return command(arguments[1:])
     except SystemExit as end:
-        if end.code in (0, None):  # --help
+        if end.code in (0, None) and {"-h", "--help"} & {*arguments}:
             return 0
         return _fail(f"the environment, or what it imports, ended the program: {end.code}")
     except KeyboardInterrupt:

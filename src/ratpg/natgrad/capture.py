@@ -72,11 +72,34 @@ class Recorder:
         keep_tokens: bool = False,
     ):
         self.modules, self.parameters, self.keep_tokens = dict(modules), dict(parameters), keep_tokens
+        self._begin()
+        self._identify()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was recorded, and what is known of it, which is by identity: a copy records anew."""
+        return {name: vars(self)[name] for name in ("modules", "parameters", "keep_tokens")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def _begin(self) -> None:
         self.calls: list[Call] = []
         self._entered, self._reading = False, False
         self.expansions: list[tuple[str, int, GradientEdge]] = []
+        self._name_of: dict[int, str] = {}
+        # Structures already compared with autograd -> the parameters that have to take the batched path.
+        self._known: dict[tuple[Any, ...], frozenset[str]] = {}
+        self._passes: Counter[tuple[Any, ...]] = Counter()
+        # Those of structures that are not remembered any more.
+        self._known_once: frozenset[str] = frozenset()
+        # What was refused of this recording, which several products may ask for.
+        self._refused_of: tuple[Tensor, frozenset[str]] | None = None
+
+    def _identify(self) -> None:
+        """Finds modules and parameters by identity, before anything stands in for them."""
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
-        # A module's own parameters among these: attribute -> name. Found before anything stands in for them.
+        # A module's own parameters among these: attribute -> name.
         self._trainable_of = {
             id(module): {
                 key: self._name_of[id(p)]
@@ -86,11 +109,6 @@ class Recorder:
             for module in self.modules.values()
         }
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
-        # Structures already compared with autograd -> the parameters that have to take the batched path.
-        self._known: dict[tuple[Any, ...], frozenset[str]] = {}
-        self._passes: Counter[tuple[Any, ...]] = Counter()
-        # What was refused of this recording, which several products may ask for.
-        self._refused_of: tuple[Tensor, frozenset[str]] | None = None
 
     @staticmethod
     def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
@@ -104,14 +122,12 @@ class Recorder:
             raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
         return Recorder(modules, parameters, keep_tokens)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy records anew: what is known of parameters is by their identity."""
-        return Recorder, (self.modules, self.parameters, self.keep_tokens)
-
     @contextmanager
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
         refuse_modules(self.modules)
+        if not self._name_of:  # a copy
+            self._identify()
         self.release()
         self._entered = True
         handles = []
@@ -170,8 +186,12 @@ class Recorder:
         for name, parameter in self.parameters.items():
             if not parameter.requires_grad:
                 raise CaptureError(f"parameter '{name}' was frozen after AdvantageTransform was made: make a new one")
-        with full_precision():
-            self._visit(log_prob, on_factor)
+        self._reading = True
+        try:
+            with full_precision():
+                self._visit(log_prob, on_factor)
+        finally:
+            self._reading = False
 
     def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
         if self._refused_of is None or self._refused_of[0] is not log_prob:
@@ -249,11 +269,7 @@ class Recorder:
 
         edges = [call.edge for call in self.calls] + [edge for *_, edge in self.expansions]
         first = [call.first for call in self.calls] + [True] * len(self.expansions)
-        self._reading = True
-        try:
-            backward_to(log_prob.sum(), edges, first, on_gradient)
-        finally:
-            self._reading = False
+        backward_to(log_prob.sum(), edges, first, on_gradient)
         for key in list(waiting):  # some of its calls were not reached
             build(key)
         if edges and not (reached or rows or unfit):
@@ -271,7 +287,7 @@ class Recorder:
         """Parameters whose layers have no right factors.
 
         A structure is compared with autograd at its 1st, 2nd, 4th ... 64th, 128th, 192nd ... pass: what couples the
-        samples may be multiplied by a gate that is zero at first. At each, where an index may change their order.
+        samples may be multiplied by a gate that is zero at first. At each, where the data may change their order.
         """
         samples = len(log_prob)
         graph = structure_of(log_prob, self._name_of)
@@ -280,6 +296,7 @@ class Recorder:
         # One sample fits any layout, and shows nothing about two.
         structure = (graph.key, samples == 1, layers, free)
         if len(self._passes) >= STRUCTURES and structure not in self._passes:
+            self._known_once = self._known_once.union(*self._known.values())
             self._passes.clear()
             self._known.clear()
         self._passes[structure] += 1
@@ -296,7 +313,7 @@ class Recorder:
             if call.edge.node in graph.nodes:
                 recorded.update(self._trainable_of[id(call.module)].values())
         used_elsewhere = {name for name, count in recorded.items() if graph.uses[name] > count}
-        return refused | used_elsewhere
+        return refused | self._known_once | used_elsewhere
 
     def _compare(self, log_prob: Tensor) -> tuple[frozenset[str], bool]:
         """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``, or that several layers share;

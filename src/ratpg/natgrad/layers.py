@@ -40,8 +40,6 @@ def _per_sample(layer: Layer) -> list[Factor]:
 
 
 def _linear(layer: Layer) -> list[Factor]:
-    if not layer.calls[0].module.weight.numel():
-        return []
     inputs, gradients = [], []
     for _, call_inputs, call_gradients in layer.calls:
         rows = call_gradients.numel() // call_gradients.shape[-1]
@@ -123,5 +121,8 @@ def has_factor(module: nn.Module) -> bool:
 
 
 def build_factors(layer: Layer) -> list[Factor]:
-    """The factors of recorded calls; none where their leading dimensions cannot hold ``B`` samples."""
+    """The factors of recorded calls; none where their leading dimensions cannot hold ``B`` samples, or a parameter is
+    empty."""
+    if any(not getattr(layer.calls[0].module, attribute).numel() for attribute in layer.names):
+        return []
     return BUILDERS[type(layer.calls[0].module).forward](layer)

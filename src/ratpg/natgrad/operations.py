@@ -1,6 +1,8 @@
 """What is known of the operations in a graph: which may, as the data decide, move values from one sample to another.
 
-Of an operation that is not known it is assumed that it may.
+Of an operation that is not known it is assumed that it may. What is chosen by a mask (``where``), by a maximum, or by a
+matrix that is multiplied with (a permutation) counts as a gate that may open later: the passes that are compared with
+autograd anyway show it.
 """
 
 import re
@@ -15,60 +17,65 @@ from torch.autograd.graph import Node
 KEEPING = frozenset(
     # What maps each element, or two tensors element by element ...
     """
-    Abs Acos Acosh Add Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits
-    Ceil Celu Clamp ClampMax ClampMin Clone CopyBackwards Copysign Cos Cosh Deg2Rad Digamma Div Elu Erf Erfc Erfinv Exp
-    Exp2 Expm1 Floor Fmod Frac Gelu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss Hypot Lerp Lgamma Log Log10
-    Log1p Log2 LogSigmoid Logaddexp Logaddexp2 Logit MaskedFill Maximum Minimum Mish MseLoss Mul Mvlgamma NanToNum Neg
-    Polygamma Pow PreluKernel Rad2Deg Reciprocal Relu Remainder Round Rsqrt Rsub Selu Sgn Sigmoid Sign Silu Sin Sinc
-    Sinh SmoothL1Loss Softplus Softshrink Sqrt Sub Tan Tanh Threshold ToCopy Trunc Where Xlogy Zero
+    Abs Acos Acosh Add Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropy
+    BinaryCrossEntropyWithLogits Ceil Celu Clamp ClampMax ClampMin Clone CopyBackwards Copysign Cos Cosh Deg2Rad
+    Digamma Div Elu Erf Erfc Erfinv Exp Exp2 Expm1 Floor Fmod Frac Gelu Hardshrink Hardsigmoid Hardswish Hardtanh
+    HuberLoss Hypot Lerp Lgamma LeakyRelu Log Log10 Log1P Log2 LogSigmoid Logaddexp Logaddexp2 Logit MaskedFill
+    Maximum Minimum Mish MseLoss Mul Mvlgamma NanToNum Neg Polygamma Pow PreluKernel Rad2Deg Reciprocal Relu
+    Remainder Round Rsqrt Rsub Sgn Sigmoid Sign Silu Sin Sinc Sinh SmoothL1Loss Softplus Softshrink SpecialEntr
+    SpecialErfcx SpecialLogNdtr Sqrt Sub Tan Tanh Threshold ToCopy Trunc Where Xlogy Zero
     """
     # ... reduces, or normalises ...
     """
-    Amax Amin Cumprod Cumsum Glu LinalgVectorNorm LogSoftmax Logcumsumexp Logsumexp Max Mean Min NllLoss NllLoss2D Norm
-    Prod Softmax Std StdMean Sum Var VarMean
-    CudnnBatchNorm FusedRmsNorm MiopenBatchNorm NativeBatchNorm NativeGroupNorm NativeLayerNorm
+    Amax Amin Cumprod Cumsum Glu LinalgVectorNorm LogSoftmax Logcumsumexp Logsumexp Max Mean Min Nansum Norm Prod
+    SafeSoftmax Softmax Std StdMean Sum Var VarMean CudnnBatchNorm FusedRmsNorm MiopenBatchNorm NativeBatchNorm
+    NativeGroupNorm NativeLayerNorm
     """
     # ... multiplies matrices, or solves with them ...
     """
     Addbmm Addmm Addmv Addr Baddbmm Bmm Dot LinalgCholeskyEx LinalgHouseholderProduct LinalgInvEx LinalgMatrixExp
-    LinalgQr LinalgSolveEx LinalgSolveTriangular Linear MkldnnLinear Mm Mv Trilinear Vdot WeightNormInterface
+    LinalgQr LinalgSolveEx LinalgSolveTriangular Linear MkldnnLinear Mm Mv Trace Trilinear Vdot WeightNormInterface
     _AffineBackward
     """
     # ... slides over pixels, or goes through sequences ...
     """
     AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D Convolution
-    ConvolutionOverrideable CudnnConvolution MaxPool2DWithIndices MaxPool3DWithIndices MkldnnConvolution PixelShuffle
-    PixelUnshuffle UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D
-    UpsampleNearest3D
-    CudnnRnn MiopenRnn MkldnnRnnLayer ScaledDotProductCudnnAttention ScaledDotProductEfficientAttention
-    ScaledDotProductFlashAttention ScaledDotProductFlashAttentionForCpu ThnnFusedGruCell ThnnFusedLstmCell
+    ConvolutionOverrideable CudnnConvolution MaxPool2DWithIndices MaxPool3DWithIndices MkldnnConvolution
+    PixelShuffle PixelUnshuffle UpsampleBicubic2D UpsampleBilinear2D UpsampleLinear1D UpsampleNearest1D
+    UpsampleNearest2D UpsampleNearest3D CudnnRnn MiopenRnn MkldnnRnnLayer ScaledDotProductCudnnAttention
+    ScaledDotProductEfficientAttention ScaledDotProductFlashAttention ScaledDotProductFlashAttentionForCpu
+    ThnnFusedGruCell ThnnFusedLstmCell
     """
     # ... or lays out anew, by numbers that are part of a structure.
     """
-    Alias AsStrided Cat ConstantPadNd Diagonal Expand Flip Permute ReflectionPad1D ReflectionPad2D ReflectionPad3D
-    Repeat ReplicationPad1D ReplicationPad2D ReplicationPad3D ReshapeAlias Roll Select Slice Split SplitWithSizes
-    Squeeze Stack T Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeSplitWithSizes UnsafeView Unsqueeze View
+    Alias AsStrided Cat ConstantPadNd DiagEmbed Diagonal Expand Flip Permute ReflectionPad1D ReflectionPad2D
+    ReflectionPad3D Repeat ReplicationPad1D ReplicationPad2D ReplicationPad3D ReshapeAlias Roll Select Slice Split
+    SplitWithSizes Squeeze Stack T Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeSplitWithSizes UnsafeView
+    Unsqueeze View
     """.split()
 )
 """Names of operations after which a value is where the code says, whatever the data are."""
 PARTS = {
     "AsStrided": ("_saved_storage_offset", "_saved_stride"),
-    "Diagonal": ("_saved_offset",),
+    "ConstantPadNd": ("_saved_pad",),
+    "Diagonal": ("_saved_offset", "_saved_dim1", "_saved_dim2"),
     "Roll": ("_saved_shifts",),
     "Select": ("_saved_index",),
     "Slice": ("_saved_start", "_saved_step"),
     "Split": ("_saved_split_size",),
+    "Transpose": ("_saved_dim0", "_saved_dim1"),
+    "Unfold": ("_saved_dimension", "_saved_step"),
     "SplitWithSizes": ("_saved_split_sizes",),
     "UnsafeSplit": ("_saved_split_size",),
     "UnsafeSplitWithSizes": ("_saved_split_sizes",),
-}
-"""Of these, operations that take a part of their input -> the numbers that say which."""
+} | {f"{kind}Pad{axes}D": ("_saved_padding",) for kind in ("Reflection", "Replication") for axes in (1, 2, 3)}
+"""Of these, operations that take a part of their input, or order it anew -> the numbers that say how."""
 PUTTING = frozenset(
     """
     CopySlices IndexAdd IndexCopy IndexFill IndexPut IndexPutImpl MaskedScatter Scatter ScatterAdd ScatterReduce
     """.split()
 )
-"""What puts values, its last input, among others. Of what is in neither list it is assumed that it picks some."""
+"""What puts values among others, its first input. Of what is in neither list it is assumed that it picks some."""
 ALONG_ONE = frozenset(
     "Gather IndexAdd IndexCopy IndexFill IndexSelect Kthvalue Scatter ScatterAdd ScatterReduce Sort Topk".split()
 )
@@ -81,7 +88,7 @@ def part_of(node: Any, samples: int) -> Hashable:
     if numbers is None:
         return None
     axis, sizes = getattr(node, "_saved_dim", None), getattr(node, "_saved_self_sym_sizes", None)
-    if axis is not None and sizes is not None and sizes[_signed(axis)] % samples:
+    if axis is not None and sizes is not None and not _may_hold(sizes, _signed(axis), samples):
         return None
     return tuple(getattr(node, number, None) for number in numbers)
 
@@ -92,18 +99,24 @@ def may_move(node: Any, samples: int) -> bool:
     if name in KEEPING:
         return False
     if name in PUTTING:
-        inputs = inputs[-1:] if len(inputs) > 1 else ()
+        inputs = inputs[1:]
     # Constants, and rows of a parameter, are no sample's.
     moved = [(source, number) for source, number in inputs if source is not None and not hasattr(source, "variable")]
     shapes = [shape_of(source, number) for source, number in moved]
     if not moved or None in shapes:
         return bool(moved)
     whole = shape_of(node) if name in PUTTING else shapes[0]
-    if whole and name in ("Index", "IndexPut", "IndexPutImpl"):  # with one index a dimension
-        index = node._saved_indices[0]
-        return index is not None and whole[0] % samples == 0 and not _is_range(index)
+    if whole and name in ("Index", "IndexPut", "IndexPutImpl"):
+        axis = 0
+        for index in node._saved_indices:  # one a dimension, a mask one for several
+            if index is not None and _may_hold(whole, axis, samples) and not _is_range(index):
+                return True
+            axis += index.ndim if index is not None and index.dtype == torch.bool else 1
+        return False
+    if whole and name in ("NllLoss", "NllLoss2D"):  # of classes
+        return _may_hold(whole, min(1, len(whole) - 1), samples)
     if whole and name in ALONG_ONE:
-        return whole[_signed(node._saved_dim)] % samples == 0
+        return _may_hold(whole, _signed(node._saved_dim), samples)
     return any(size % samples == 0 for shape in (*shapes, shape_of(node)) for size in shape or ())
 
 
@@ -126,8 +139,15 @@ def _signed(axis: int) -> int:
     return axis - 2**64 if axis >= 2**63 else axis
 
 
+def _may_hold(shape: Any, axis: int, samples: int) -> bool:
+    """Whether a dimension may be that of the samples: the first one, be it with rows of padding, or a multiple."""
+    return bool(axis % len(shape) == 0 or shape[axis] % samples == 0)
+
+
 def _is_range(index: Tensor) -> bool:
     """Whether an index is ``0 … B − 1``, which moves nothing."""
+    if not index.numel():
+        return True
     if index.is_cuda and torch.cuda.is_current_stream_capturing():
         return False  # it cannot be looked at
     if index.dtype == torch.bool or not index.ndim:

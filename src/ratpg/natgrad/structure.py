@@ -43,7 +43,7 @@ def structure_of(log_prob: Tensor, name_of: Mapping[int, str]) -> Structure:
     operations, uses = list[Hashable](), Counter[str]()
     layouts: dict[Hashable, Hashable] = {}
     stack: list[Node | None] = [log_prob.grad_fn]
-    seen: set[Node] = set()
+    seen: dict[Node, int] = {}
     while stack:
         node = stack.pop()
         if node is None:
@@ -53,8 +53,9 @@ def structure_of(log_prob: Tensor, name_of: Mapping[int, str]) -> Structure:
         if name is not None:
             uses[name] += 1
         if node in seen:
+            operations.append(seen[node])
             continue
-        seen.add(node)
+        seen[node] = len(seen)
         if leaf is None:
             shape = shape_of(node)
             if shape not in layouts:

@@ -125,6 +125,14 @@ class PolicySpec:
         first, second, third = self.observation_shape
         return (third, first, second) if self.colours_last else (first, second, third)
 
+    def differences(self, other: "PolicySpec") -> dict[str, Any]:
+        """Attribute -> value here, of those that are another's; bounds of actions to single precision, in which one
+        simulator may give what another has in double."""
+        here, there = vars(self), vars(other)
+        bounds = ("action_low", "action_high")
+        same = {name for name in bounds if np.array_equal(np.float32(here[name]), np.float32(there[name]))}
+        return {name: value for name, value in here.items() if name not in same and value != there[name]}
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "PolicySpec":
         """The inverse of `dataclasses.asdict`, also after a round trip that made tuples lists."""

@@ -124,18 +124,15 @@ class TrainConfig(Generic[C]):
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_dict`.
-
-        Raises:
-            TypeError: where something is missing, which would take today's default, or unknown.
-        """
-        kind = CONFIGS[values["algo"]]
-        for part, given in ((TrainConfig, values), (kind, values["algorithm"])):
-            missing = [field.name for field in dataclasses.fields(part) if field.name not in given]
-            if missing:
-                raise TypeError(f"{', '.join(missing)} missing from its config")
-        algorithm = kind(**_tuples(values["algorithm"]))
+        """The inverse of `to_dict`; what `missing_from` names has its default."""
+        algorithm = CONFIGS[values["algo"]](**_tuples(values["algorithm"]))
         return TrainConfig(**_tuples(values) | {"algorithm": algorithm, "run_dir": Path(values["run_dir"])})
+
+
+def missing_from(values: dict[str, Any]) -> list[str]:
+    """Fields that a config had not yet when it was written."""
+    kinds = (TrainConfig, values), (CONFIGS[values["algo"]], values["algorithm"])
+    return [field.name for kind, given in kinds for field in dataclasses.fields(kind) if field.name not in given]
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

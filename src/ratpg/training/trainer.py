@@ -25,7 +25,7 @@ from ratpg.rl.spec import PolicySpec
 from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.checkpoint import first_line
-from ratpg.training.config import TrainConfig
+from ratpg.training.config import TrainConfig, missing_from
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
 
@@ -131,16 +131,18 @@ class Trainer:
         """
         state = checkpoint.load(directory)
         with _whole(directory):
+            missing = missing_from(json.loads(state["config"]))
+            if missing:  # which would go on with today's defaults
+                raise KeyError(f"its config has no {', '.join(missing)}")
             config = dataclasses.replace(_config(state), run_dir=directory, **changes)
             timesteps, spec = state["timesteps"], PolicySpec.from_dict(state["spec"])
         # Where the environments start anew, they should not replay the episodes that the run began with.
         trainer = Trainer(config, env_seed=config.seed + timesteps)
-        for name, found in vars(trainer.policy.spec).items():
-            if found != getattr(spec, name):
-                raise BadConfig(
-                    f"the policy in {directory} was trained with {name} {getattr(spec, name)}, and {config.env} on "
-                    f"{trainer.envs.backend} has {found}"
-                )
+        for name, found in trainer.policy.spec.differences(spec).items():
+            raise BadConfig(
+                f"the policy in {directory} was trained with {name} {getattr(spec, name)}, and {config.env} on "
+                f"{trainer.envs.backend} has {found}"
+            )
         with _whole(directory):
             exact = trainer._load_state_dict(state)
         return trainer, exact

@@ -1,7 +1,7 @@
 """What a vector environment is to the rest of the library, and how one is made."""
 
 import difflib
-import importlib.util
+import importlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -193,28 +193,26 @@ def _make_known(
             raise UnknownEnvironment("EnvPool is not installed on this machine: use --backend gymnasium")
     if backend in ("auto", "gymnasium"):
         known += gymnasium.known_ids()
+        if module := env_id.rpartition(":")[0]:
+            _import(env_id, module)
         if gymnasium.is_known(env_id):
             try:
                 return gymnasium.GymnasiumEnv(env_id, num_envs, seed, options)
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
                 raise UnknownEnvironment(f"environment '{env_id}' cannot be made: {error}") from error
-    module = env_id.rpartition(":")[0]
-    if module:
-        _import(env_id, module)
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "its package may have to be installed"
     raise UnknownEnvironment(f"unknown environment '{env_id}' on backend '{backend}': {hint}")
 
 
 def _import(env_id: str, module: str) -> None:
-    """Says why a module that should register an environment does not."""
-    try:
-        exists = importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # of a package that is missing, or no name of a module
-        exists = False
-    if not exists:
-        raise UnknownEnvironment(f"unknown environment '{env_id}': there is no module '{module}' to import")
+    """Imports the module that registers an environment, or says why that cannot be done."""
+    reason = f"there is no module '{module}' to import"
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UnknownEnvironment(f"unknown environment '{env_id}': {reason}")
     try:
         importlib.import_module(module)
     except Exception as error:
-        raise UnknownEnvironment(f"environment '{env_id}': module '{module}' cannot be imported: {error}") from error
+        if not (isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")):
+            reason = f"module '{module}' cannot be imported: {error}"
+        raise UnknownEnvironment(f"unknown environment '{env_id}': {reason}") from error
