@@ -120,10 +120,17 @@ def train_sb3(env: str, seed: int, limit: float) -> tuple[float, int, bool]:
 WAYS = {"RAT": train_rat, "SB3 PPO": train_sb3}
 
 
+UNDER_WAY: list["subprocess.Popen[str]"] = []
+
+
 def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
     """One training in a process of its own."""
     arguments = [sys.executable, sys.argv[0], "--one", way, env, str(seed), str(limit)]
-    output = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True).stdout
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    UNDER_WAY.append(process)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise ValueError(f"{way} on {env}, seed {seed}, ended with exit code {process.returncode}")
     seconds, steps, reached = json.loads(output.splitlines()[-1])
     row: Row = {"environment": env, "target": TARGETS[env], "what": way, "seed": seed, "steps": steps}
     row |= {"seconds": round(seconds, 1), "reached": "yes" if reached else "no"}
@@ -173,10 +180,15 @@ def main() -> None:
         return
     require_peers()
     tasks = [(env, seed) for seed in range(arguments.seeds) for env in TARGETS]
-    with ThreadPoolExecutor(arguments.parallel) as pool:
+    pool = ThreadPoolExecutor(arguments.parallel)
+    try:
         rows = list(pool.map(lambda task: run_apart("RAT", *task, limit=math.inf), tasks))
         limits = {env: arguments.limit * float(median_run(rows, "RAT", env)["seconds"]) for env in TARGETS}
         rows += pool.map(lambda task: run_apart("SB3 PPO", *task, limit=limits[task[0]]), tasks)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in UNDER_WAY:
+            process.terminate()
     print(machine())
     print(markdown(summary(rows)))
     write(arguments.output, "seconds", rows)

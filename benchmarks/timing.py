@@ -68,7 +68,10 @@ def machine(device: str = "cpu") -> str:
 def commit() -> str:
     """The commit that is measured, with ``-dirty`` where the code differs from it."""
     describe = ["git", "describe", "--always"]
-    name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    described = subprocess.run(describe, capture_output=True, text=True)
+    if described.returncode:
+        return "unknown"  # no clone, but a copy of the files
+    name = described.stdout.strip()
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/src", ":/benchmarks"]).returncode
     return f"{name}-dirty" if changed else name
 

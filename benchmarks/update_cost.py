@@ -159,6 +159,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device != "cpu" and not arguments.algorithms:
         parser.error("--device is for --algorithms alone")
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {arguments.device}: there is no GPU")
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
     torch.set_num_threads(arguments.threads)
     arguments.batch = arguments.batch or (512 if arguments.images else 1024)
 

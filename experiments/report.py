@@ -19,6 +19,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 RESULTS = Path("results")
+SUFFIXES = (".png",)
+"""Of figures; an SVG carries its date, and would differ each time."""
 COMMIT = commit()
 """What is run, asked before anything is written."""
 
@@ -32,6 +34,17 @@ def run(doc: str, measure: Callable[[], None], draw: Callable[[], None]) -> None
     if not parser.parse_args().redraw:
         measure()
     draw()
+
+
+def at_least_one(text: str) -> int:
+    """A number on the command line.
+
+    Raises:
+        ArgumentTypeError: for what is none, or less than one.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

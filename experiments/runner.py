@@ -13,6 +13,7 @@ import json
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,11 @@ from typing import Any
 import numpy as np
 
 from ratpg.cli.arguments import parse_train
+from ratpg.training import checkpoint
+from ratpg.training.checkpoint import BadCheckpoint
+from ratpg.training.config import missing_from
 from ratpg.training.logging import read_metrics
+from ratpg.training.trainer import CONFIG
 
 ROOT, TRIED = Path("runs/evidence"), Path("runs/tried")
 RUNS, CURVES = Path("results/runs.csv"), Path("results/curves.csv")
@@ -43,6 +48,8 @@ CURVE_INTERVAL = 20_000
 """Steps between the rows that a learning curve keeps."""
 
 _under_way: set["subprocess.Popen[bytes]"] = set()
+_starting = threading.Lock()
+_stopping = threading.Event()
 
 Row = dict[str, str]
 Settings = dict[str, Any]
@@ -96,7 +103,10 @@ class Run:
 
 def settings_of(flags: str) -> Settings:
     """All values of a training that can change its result, flat."""
-    config = parse_train(flags.split()).to_dict()
+    return _flat(parse_train(flags.split()).to_dict())
+
+
+def _flat(config: Settings) -> Settings:
     algorithm = config.pop("algorithm")
     flat = {**config, **{f"algorithm.{name}": value for name, value in algorithm.items()}}
     values = {name: value for name, value in flat.items() if name not in ("run_dir", "checkpoint_interval")}
@@ -114,6 +124,7 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> list[str
     Returns:
         The folders of those that failed.
     """
+    _stopping.clear()
     recorded = _read(RUNS)
     missing = [run for run in runs if not any(run.owns(row) for row in recorded)]
     failed = []
@@ -138,6 +149,8 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> list[str
 def _stop(pool: ThreadPoolExecutor) -> None:
     """Starts no more trainings, and has those under way save themselves, or stop at once where that is interrupted."""
     pool.shutdown(wait=False, cancel_futures=True)
+    with _starting:  # a worker may be about to start the next one
+        _stopping.set()
     while True:
         for process in list(_under_way):
             process.terminate()
@@ -153,48 +166,52 @@ def _train(run: Run) -> bool:
         command = run.command
         if (directory / "checkpoint.pt").exists():
             command = f"ratpg resume {directory} --device {run.device}"  # which may be another than it began on
-        with _beside(directory, "commits").open("a") as commits:
-            commits.write(f"{commit()}\n")
+        arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
         with _beside(directory, "log").open("a") as log:
-            arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
-            # In a session of its own: it hears of a Ctrl-C from this process, once.
-            with subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True) as process:
+            with _starting:
+                if _stopping.is_set():
+                    return False
+                with _beside(directory, "origins").open("a") as origins:
+                    origins.write(f"{commit()} {versions()}\n")
+                # In a session of its own: it hears of a Ctrl-C from this process, once.
+                process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
                 _under_way.add(process)
-                code = process.wait()
-                _under_way.discard(process)
+            code = process.wait()
+            _under_way.discard(process)
         print(f"exit {code}: {command}", flush=True)
     return _is_complete(run)
 
 
 def _set_aside_if_other(run: Run) -> None:
-    """Moves a folder of this name out of the way where it holds a run with other settings, or one without a start."""
-    marker = _beside(run.directory, "config")
-    resumable = (run.directory / "checkpoint.pt").exists()
-    if run.directory.exists() and not (resumable and _is_of(run)):
-        for path in (run.directory, *(_beside(run.directory, suffix) for suffix in ("config", "commits", "log"))):
+    """Moves a folder of this name out of the way where it holds another run, or one that cannot be resumed."""
+    if run.directory.exists() and not (_is_of(run) and _saved(run) is not None):
+        for path in (run.directory, *(_beside(run.directory, suffix) for suffix in ("origins", "log"))):
             if path.exists():
                 path.rename(path.with_name(f"{int(time.time())}-{path.name}"))
-    if not _is_of(run):
-        marker.write_text(json.dumps(run.settings, sort_keys=True))
 
 
 def _is_of(run: Run) -> bool:
-    """Whether what stands in the run's folder has its settings."""
-    marker = _beside(run.directory, "config")
+    """Whether what stands in the run's folder has its settings, by what the training itself says of them."""
     try:
-        return marker.exists() and run.owns({"settings": marker.read_text()})
-    except ValueError:  # it was cut off while it was written
+        found = _flat(json.loads((run.directory / CONFIG).read_text()))
+    except (FileNotFoundError, ValueError, KeyError):  # none, or cut off
         return False
+    # The training says which simulator "auto" was.
+    return run.owns({"settings": json.dumps(found | {"backend": run.settings["backend"]})})
+
+
+def _saved(run: Run) -> int | None:
+    """Timesteps of the run's checkpoint; None where no run can go on from it."""
+    try:
+        state = checkpoint.load(run.directory)
+    except BadCheckpoint:
+        return None
+    return None if missing_from(json.loads(state["config"])) else state["timesteps"]
 
 
 def _is_complete(run: Run) -> bool:
-    if not _is_of(run):
-        return False
-    try:
-        metrics = read_metrics(run.directory)
-    except (FileNotFoundError, ValueError):  # none, or damaged: a resumed training says so
-        return False
-    return bool(metrics) and metrics["timesteps"][-1] >= run.steps
+    """Whether it has been trained to its end and saved, which it is not where it diverged in its last update."""
+    return _is_of(run) and (_saved(run) or 0) >= run.steps
 
 
 def _beside(directory: Path, suffix: str) -> Path:
@@ -229,12 +246,10 @@ def _record(run: Run) -> None:
         "return": f"{metrics['episode_return_mean'][-1]:.1f}",
         "seconds": f"{metrics['wall_time'][-1]:.0f}",
     }
-    commits = dict.fromkeys(_beside(run.directory, "commits").read_text().split())
-    origin = {
-        "command": run.command,
-        "commit": " ".join(commits),  # of the start and of every resume
-        "versions": versions(),
-    }
+    # Of the start and of every resume.
+    origins = [line.split(" ", 1) for line in _beside(run.directory, "origins").read_text().splitlines()]
+    commits, packages = (dict.fromkeys(column) for column in zip(*origins, strict=True))
+    origin = {"command": run.command, "commit": " ".join(commits), "versions": " | ".join(packages)}
     # The curve first: a run that stands in the table counts as recorded, whatever else is missing.
     _append(CURVES, [{"config": run.fingerprint} | point for point in _thinned(metrics)])
     _append(RUNS, [names | summary | origin | {"settings": json.dumps(run.settings, sort_keys=True)}])
@@ -253,11 +268,15 @@ def _read(table: Path) -> list[Row]:
     if not table.exists():
         return []
     with table.open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        if None in row.values() or not row.get("settings", "{}").endswith("}"):
+            sys.exit(f"row {number} of {table} is cut off: take it out, and what it was of is recorded anew")
+    return rows
 
 
 def _append(table: Path, rows: Sequence[Row]) -> None:
-    new = not table.exists()
+    new = not table.exists() or not table.stat().st_size
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -280,8 +299,9 @@ def curves_of(runs: Sequence[Run]) -> Curves:
     for row in results_of(runs):
         points: dict[str, Row] = {}
         for point in recorded:
-            if point["config"] == row["config"] and point["episode_return_mean"] != "nan":
+            if point["config"] == row["config"]:
                 points.setdefault(point["timesteps"], point)  # the first, as of rows: two machines may have trained it
+        points = {steps: point for steps, point in points.items() if point["episode_return_mean"] != "nan"}
         if not points:
             print(f"no curve was kept of {row['name']} on {row['env']}, seed {row['seed']}")
             continue

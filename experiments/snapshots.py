@@ -16,6 +16,7 @@ from ratpg.rl.spec import PolicySpec
 from ratpg.training.checkpoint import FILE
 from ratpg.training.config import TrainConfig
 from ratpg.training.trainer import Trainer
+from report import COMMIT
 
 ROOT = Path("runs/snapshots")
 
@@ -52,8 +53,9 @@ def take(trainer: Trainer, num_steps: int) -> Snapshot:
 
 
 def snapshots(config: TrainConfig, points: Sequence[int]) -> Iterator[Snapshot]:
-    """The snapshots at these timesteps; what an earlier call with this config left in ``runs/`` is not made again."""
-    values = json.dumps(config.to_dict() | {"run_dir": None}, sort_keys=True)
+    """The snapshots at these timesteps; what an earlier call with this config and code left in ``runs/`` is not made
+    again."""
+    values = json.dumps(config.to_dict() | {"run_dir": None, "commit": COMMIT}, sort_keys=True)
     directory = ROOT / hashlib.sha256(values.encode()).hexdigest()[:12]
     config = replace(config, run_dir=directory)
     for point in points:

@@ -10,7 +10,7 @@ import numpy as np
 from aggregate import interquartile_mean, interval
 from published import AUTHORS_HUMANOID, POSTER, TASKS, mean_of, task_of
 from ratpg.training.plots import plot_curves
-from report import RESULTS, save, write_csv
+from report import RESULTS, SUFFIXES, save, write_csv
 from runner import Curves, Row, Run, curves_of, table_of
 
 HUMANOID = "Humanoid-v4"
@@ -29,10 +29,9 @@ def draw(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Any]:
         write_csv(folder / "aggregate.csv", aggregates)
     curves = curves_of(runs)
     learnt = early(curves)
-    write_csv(folder / "early.csv", learnt)
-    for path in plot_curves(curves, folder / "curves"):
-        if path.suffix == ".svg":  # which carries its date, and would differ each time
-            path.unlink()
+    if learnt:
+        write_csv(folder / "early.csv", learnt)
+        plot_curves(curves, folder / "curves", suffixes=SUFFIXES)
     return {f"returns_at_{EARLY}_steps": learnt, "interquartile_means": aggregates}
 
 

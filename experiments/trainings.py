@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ratpg.training.plots import plot_curves
-from report import RESULTS, write_csv, write_summary
+from report import RESULTS, SUFFIXES, at_least_one, write_csv, write_summary
 from runner import TRIED, Row, Run, curves_of, results_of, run_all, table_of
 
 Draw = Callable[[Sequence[Row]], Mapping[str, Any]]
@@ -23,9 +23,9 @@ def run(doc: str, name: str, runs: Sequence[Run], draw: Draw | None = None) -> N
         draw: draws the recorded rows, and returns what else the summary says; their learning curves unless given.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--parallel", type=int, default=2, help="single-threaded trainings at a time")
+    parser.add_argument("--parallel", type=at_least_one, default=2, help="single-threaded trainings at a time")
     parser.add_argument("--seeds", type=int, nargs="+", help="train these alone, to split the work over machines")
-    parser.add_argument("--steps", type=int, help="train so long instead, to try it out")
+    parser.add_argument("--steps", type=at_least_one, help="train so long instead, to try it out")
     parser.add_argument("--device", default="cpu", help="of the networks, such as cuda")
     parser.add_argument("--redraw", action="store_true", help="train nothing, draw again what results/ holds")
     arguments = parser.parse_args()
@@ -62,9 +62,7 @@ def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
     if draw is not None:
         figures = draw(recorded)
     else:
-        for path in plot_curves(curves_of(runs), RESULTS / name / "curves"):
-            if path.suffix == ".svg":  # which carries its date, and would differ each time
-                path.unlink()
+        plot_curves(curves_of(runs), RESULTS / name / "curves", suffixes=SUFFIXES)
     write_summary(
         name,
         " ".join(sorted({row["seed"] for row in recorded})),

@@ -43,6 +43,23 @@ def test_without_a_known_name_those_there_are_are_listed(
     assert "timing" not in result.err and "runner" not in result.err
 
 
+@pytest.mark.parametrize(("command", "names"), [("bench", BENCHMARKS), ("reproduce", EXPERIMENTS)])
+def test_help_lists_them_too(ratpg: Command, command: str, names: set[str]) -> None:
+    result = ratpg(command, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert all(name in result.out for name in names)
+
+
+def test_an_error_in_a_script_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "toy.py").write_text('if __name__ == "__main__":\n    open("no-such-file")\n')
+    monkeypatch.setattr(script, "REPOSITORY", tmp_path)
+    assert main(["reproduce", "toy"]) == 2
+    assert capfd.readouterr().err == "ratpg: [Errno 2] No such file or directory: 'no-such-file'\n"
+
+
 def test_scripts_run_from_the_repository_wherever_they_are_called(
     ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

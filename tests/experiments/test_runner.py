@@ -38,7 +38,6 @@ def wait_for_rows(process: subprocess.Popen[bytes], metrics: Path) -> None:
 def cut_off(run: Run) -> int:
     """Starts a run and interrupts it; returns how many steps it has then."""
     run.directory.parent.mkdir(parents=True)
-    run.directory.with_name(f"{run.directory.name}.config").write_text(json.dumps(run.settings))
     process = subprocess.Popen([sys.executable, "-m", "ratpg.cli", *run.command.split()[1:]], stderr=subprocess.DEVNULL)
     metrics = run.directory / "metrics.csv"
     wait_for_rows(process, metrics)
@@ -107,3 +106,78 @@ def test_a_folder_with_other_settings_is_set_aside_and_kept() -> None:
     (aside,) = run.directory.parent.glob(f"*-{run.directory.name}")
     assert rows_of(aside / "metrics.csv") == first
     assert [row["steps"] for row in rows_of(runner.RUNS)] == ["64", "128"]
+
+
+def test_a_training_that_had_other_settings_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a default is changed while trainings wait: each is a process of its own, with the code of its start."""
+    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
+    assert run.settings["gamma"] != 0.5
+    flags = runner.Run.command
+    monkeypatch.setattr(Run, "command", property(lambda self: f"{flags.fget(self)} --gamma 0.5"))
+    assert runner.run_all([run], parallel=1) == [str(run.directory)]
+    assert not runner.RUNS.exists()
+    monkeypatch.undo()
+
+
+def test_a_run_that_cannot_be_resumed_is_set_aside_and_trained_anew() -> None:
+    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
+    runner.run_all([Run("toy", "CartPole-v1", 0, 64, FLAGS)], parallel=1)
+    state = checkpoint.load(run.directory)
+    config = json.loads(state["config"]) | {"total_timesteps": 128}
+    del config["stagger"]  # as if there had been no such option
+    checkpoint.save(run.directory, state | {"config": json.dumps(config)})
+    (run.directory / "config.json").write_text(json.dumps(config | {"stagger": True}))
+    assert runner.run_all([run], parallel=1) == []
+    assert len(list(run.directory.parent.glob(f"*-{run.directory.name}"))) == 1
+
+
+def test_a_run_is_complete_once_it_is_saved() -> None:
+    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
+    runner.run_all([run], parallel=1)
+    assert runner._is_complete(run)
+    checkpoint.save(run.directory, checkpoint.load(run.directory) | {"timesteps": 64})
+    assert not runner._is_complete(run)
+
+
+def test_a_training_about_to_start_is_stopped_where_recording_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(run: Run) -> None:
+        raise OSError(28, "No space left on device")
+
+    def slow() -> str:
+        time.sleep(1.0)
+        return "commit"
+
+    monkeypatch.setattr(runner, "_record", full)
+    monkeypatch.setattr(runner, "commit", slow)
+    runs = [Run("toy", "CartPole-v1", seed, steps, FLAGS) for seed, steps in ((0, 64), (1, 10**9))]
+    with pytest.raises(OSError, match="No space"):
+        runner.run_all(runs, parallel=1)
+
+
+@pytest.mark.parametrize("cut", [5, 60])
+def test_a_table_that_is_cut_off_says_where(cut: int) -> None:
+    run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
+    runner.run_all([run], parallel=1)
+    runner.RUNS.write_bytes(runner.RUNS.read_bytes()[:-cut])
+    with pytest.raises(SystemExit, match=r"row 2 of results/runs\.csv is cut off"):
+        runner.results_of([run])
+
+
+def test_an_empty_table_gets_its_header() -> None:
+    runner.RUNS.parent.mkdir()
+    runner.RUNS.touch()
+    run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
+    runner.run_all([run], parallel=1)
+    assert [row["name"] for row in runner.results_of([run])] == ["toy"]
+
+
+def test_curves_of_two_machines_are_one_in_order() -> None:
+    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
+    runner.run_all([run], parallel=1)
+    lines = rows_of(runner.CURVES)
+    with runner.CURVES.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows([lines[0] | {"episode_return_mean": "nan"}, *lines[1:], *lines])
+    ((steps, _),) = runner.curves_of([run])["CartPole-v1"]["toy"]
+    assert steps.tolist() == sorted(steps)

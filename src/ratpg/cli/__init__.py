@@ -64,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         return BAD_INPUT
     except Exception as error:
-        if os.environ.get("RATPG_DEBUG") or not _is_expected(error):
-            raise
-        return _fail((" ".join(str(error).split()) or type(error).__name__) + _origin(error))
+        return complain(error)
 
 
 @contextlib.contextmanager
@@ -86,6 +84,13 @@ def loading() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def complain(error: Exception) -> int:
+    """Says in one line what went wrong, and returns the exit code; raises what is no user's fault."""
+    if os.environ.get("RATPG_DEBUG") or not _is_expected(error):
+        raise error
+    return _fail((" ".join(str(error).split()) or type(error).__name__) + _origin(error))
 
 
 def _is_expected(error: Exception) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ratpg.cli import INTERRUPTED, loading
+from ratpg.cli import INTERRUPTED, complain, loading
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -31,6 +31,9 @@ def _run(kind: str, arguments: list[str]) -> int:
         raise ValueError(
             f"the {kind}s are part of the repository, not of the installed package: clone it and `make setup`"
         )
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"the {kind}s: {', '.join(sorted(names))}; each has a --help of its own")
+        return 0
     if not arguments or arguments[0] not in names:
         raise ValueError(f"name one of the {kind}s: {', '.join(sorted(names))} (and its options, or --help)")
     command = [sys.executable, "-m", "ratpg.cli.script", str(names[arguments[0]]), *arguments[1:]]
@@ -56,5 +59,8 @@ if __name__ == "__main__":
     try:
         runpy.run_path(str(path), run_name="__main__")
     except KeyboardInterrupt:
-        print("ratpg: interrupted; run again, trainings go on where they were, the rest starts anew", file=sys.stderr)
+        what = "trainings of `ratpg reproduce` go on where they were, the rest starts anew"
+        print(f"ratpg: interrupted; run again: {what}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        sys.exit(complain(error))

@@ -87,7 +87,9 @@ def _label(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> s
     return f"{config['algo']} ({', '.join(details)})" if details else str(config["algo"])
 
 
-def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Path) -> list[Path]:
+def plot_curves(
+    groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Path, suffixes: Sequence[str] = (".png", ".svg")
+) -> list[Path]:
     """As `plot_runs`, for curves already read: environment -> label -> one curve a run. A label has one colour."""
     columns = min(len(groups), COLUMNS)
     lines = math.ceil(len(groups) / columns)
@@ -105,7 +107,7 @@ def plot_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], output: Pat
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     stem = output.stem if output.suffix in (".png", ".svg") else output.name
-    written = [output.with_name(stem + suffix) for suffix in (".png", ".svg")]
+    written = [output.with_name(stem + suffix) for suffix in suffixes]
     for path in written:
         figure.savefig(path, dpi=150 if lines == 1 else 100)
     plt.close(figure)
