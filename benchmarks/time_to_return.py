@@ -16,6 +16,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,6 +122,7 @@ WAYS = {"RAT": train_rat, "SB3 PPO": train_sb3}
 
 
 UNDER_WAY: list["subprocess.Popen[str]"] = []
+STOPPING = threading.Event()
 
 
 def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
@@ -128,6 +130,8 @@ def run_apart(way: str, env: str, seed: int, limit: float) -> Row:
     arguments = [sys.executable, sys.argv[0], "--one", way, env, str(seed), str(limit)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     UNDER_WAY.append(process)
+    if STOPPING.is_set():
+        process.terminate()
     output, _ = process.communicate()
     if process.returncode:
         raise ValueError(f"{way} on {env}, seed {seed}, ended with exit code {process.returncode}")
@@ -186,6 +190,7 @@ def main() -> None:
         limits = {env: arguments.limit * float(median_run(rows, "RAT", env)["seconds"]) for env in TARGETS}
         rows += pool.map(lambda task: run_apart("SB3 PPO", *task, limit=limits[task[0]]), tasks)
     finally:
+        STOPPING.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in UNDER_WAY:
             process.terminate()

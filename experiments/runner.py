@@ -48,7 +48,6 @@ CURVE_INTERVAL = 20_000
 """Steps between the rows that a learning curve keeps."""
 
 _under_way: set["subprocess.Popen[bytes]"] = set()
-_starting = threading.Lock()
 _stopping = threading.Event()
 
 Row = dict[str, str]
@@ -148,9 +147,8 @@ def run_all(runs: Iterable[Run], parallel: int, record: bool = True) -> list[str
 
 def _stop(pool: ThreadPoolExecutor) -> None:
     """Starts no more trainings, and has those under way save themselves, or stop at once where that is interrupted."""
+    _stopping.set()  # for a worker that is about to start the next one
     pool.shutdown(wait=False, cancel_futures=True)
-    with _starting:  # a worker may be about to start the next one
-        _stopping.set()
     while True:
         for process in list(_under_way):
             process.terminate()
@@ -168,16 +166,15 @@ def _train(run: Run) -> bool:
             command = f"ratpg resume {directory} --device {run.device}"  # which may be another than it began on
         arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
         with _beside(directory, "log").open("a") as log:
-            with _starting:
-                if _stopping.is_set():
-                    return False
-                with _beside(directory, "origins").open("a") as origins:
-                    origins.write(f"{commit()} {versions()}\n")
-                # In a session of its own: it hears of a Ctrl-C from this process, once.
-                process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+            with _beside(directory, "origins").open("a") as origins:
+                origins.write(f"{commit()} {versions()}\n")
+            # In a session of its own: it hears of a Ctrl-C from this process, once.
+            with subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True) as process:
                 _under_way.add(process)
-            code = process.wait()
-            _under_way.discard(process)
+                if _stopping.is_set():
+                    process.terminate()
+                code = process.wait()
+                _under_way.discard(process)
         print(f"exit {code}: {command}", flush=True)
     return _is_complete(run)
 
@@ -196,8 +193,9 @@ def _is_of(run: Run) -> bool:
         found = _flat(json.loads((run.directory / CONFIG).read_text()))
     except (FileNotFoundError, ValueError, KeyError):  # none, or cut off
         return False
-    # The training says which simulator "auto" was.
-    return run.owns({"settings": json.dumps(found | {"backend": run.settings["backend"]})})
+    if run.settings["backend"] == "auto":  # the training says which it was
+        found["backend"] = "auto"
+    return run.owns({"settings": json.dumps(found)})
 
 
 def _saved(run: Run) -> int | None:
@@ -211,7 +209,13 @@ def _saved(run: Run) -> int | None:
 
 def _is_complete(run: Run) -> bool:
     """Whether it has been trained to its end and saved, which it is not where it diverged in its last update."""
-    return _is_of(run) and (_saved(run) or 0) >= run.steps
+    if not _is_of(run):
+        return False
+    try:
+        reached = max(read_metrics(run.directory).get("timesteps", [0]))
+    except (FileNotFoundError, ValueError):  # none, or damaged
+        return False
+    return min(reached, _saved(run) or 0) >= run.steps
 
 
 def _beside(directory: Path, suffix: str) -> Path:
@@ -246,9 +250,10 @@ def _record(run: Run) -> None:
         "return": f"{metrics['episode_return_mean'][-1]:.1f}",
         "seconds": f"{metrics['wall_time'][-1]:.0f}",
     }
-    # Of the start and of every resume.
-    origins = [line.split(" ", 1) for line in _beside(run.directory, "origins").read_text().splitlines()]
-    commits, packages = (dict.fromkeys(column) for column in zip(*origins, strict=True))
+    # Of the start and of every resume; unknown where it was not started here.
+    written = _beside(run.directory, "origins")
+    lines = written.read_text().splitlines() if written.exists() else ["unknown unknown"]
+    commits, _, packages = (dict.fromkeys(part) for part in zip(*(line.partition(" ") for line in lines), strict=True))
     origin = {"command": run.command, "commit": " ".join(commits), "versions": " | ".join(packages)}
     # The curve first: a run that stands in the table counts as recorded, whatever else is missing.
     _append(CURVES, [{"config": run.fingerprint} | point for point in _thinned(metrics)])
@@ -269,9 +274,11 @@ def _read(table: Path) -> list[Row]:
         return []
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
+        file.seek(0)
+        whole = not rows or file.read().endswith("\n")
     for number, row in enumerate(rows, 2):
-        if None in row.values() or not row.get("settings", "{}").endswith("}"):
-            sys.exit(f"row {number} of {table} is cut off: take it out, and what it was of is recorded anew")
+        if None in row or None in row.values() or (number == len(rows) + 1 and not whole):
+            sys.exit(f"row {number} of {table} is cut off: take it out")
     return rows
 
 

@@ -53,8 +53,8 @@ def take(trainer: Trainer, num_steps: int) -> Snapshot:
 
 
 def snapshots(config: TrainConfig, points: Sequence[int]) -> Iterator[Snapshot]:
-    """The snapshots at these timesteps; what an earlier call with this config and code left in ``runs/`` is not made
-    again."""
+    """The snapshots at these timesteps; what an earlier call with this config and commit left in ``runs/`` is not
+    made again."""
     values = json.dumps(config.to_dict() | {"run_dir": None, "commit": COMMIT}, sort_keys=True)
     directory = ROOT / hashlib.sha256(values.encode()).hexdigest()[:12]
     config = replace(config, run_dir=directory)

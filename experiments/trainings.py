@@ -62,7 +62,9 @@ def write(name: str, runs: Sequence[Run], draw: Draw | None = None) -> None:
     if draw is not None:
         figures = draw(recorded)
     else:
-        plot_curves(curves_of(runs), RESULTS / name / "curves", suffixes=SUFFIXES)
+        curves = curves_of(runs)
+        if curves:
+            plot_curves(curves, RESULTS / name / "curves", suffixes=SUFFIXES)
     write_summary(
         name,
         " ".join(sorted({row["seed"] for row in recorded})),

@@ -153,6 +153,12 @@ def test_an_environments_module(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_module_may_have_any_name(ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy-envs-of-mine.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert ratpg.train("toy-envs-of-mine:CartPole-v1", tmp_path / "run").code == 0
+
+
 def test_an_error_of_the_environments_own_says_where_it_comes_from(
     ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

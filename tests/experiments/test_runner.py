@@ -149,18 +149,34 @@ def test_a_training_about_to_start_is_stopped_where_recording_fails(monkeypatch:
 
     monkeypatch.setattr(runner, "_record", full)
     monkeypatch.setattr(runner, "commit", slow)
-    runs = [Run("toy", "CartPole-v1", seed, steps, FLAGS) for seed, steps in ((0, 64), (1, 10**9))]
+    runs = [Run("toy", "CartPole-v1", seed, steps, FLAGS) for seed, steps in ((0, 64), (1, 200_000))]
     with pytest.raises(OSError, match="No space"):
         runner.run_all(runs, parallel=1)
+    assert not runner._is_complete(runs[1])
 
 
-@pytest.mark.parametrize("cut", [5, 60])
-def test_a_table_that_is_cut_off_says_where(cut: int) -> None:
+@pytest.mark.parametrize("table", [runner.RUNS, runner.CURVES])
+def test_a_table_that_is_cut_off_says_where(table: Path) -> None:
     run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
     runner.run_all([run], parallel=1)
-    runner.RUNS.write_bytes(runner.RUNS.read_bytes()[:-cut])
-    with pytest.raises(SystemExit, match=r"row 2 of results/runs\.csv is cut off"):
-        runner.results_of([run])
+    whole = table.read_bytes()
+    for cut in (2, 5, 12):
+        table.write_bytes(whole[:-cut])
+        with pytest.raises(SystemExit, match=rf"row 2 of {table} is cut off"):
+            runner.curves_of([run])
+    table.write_bytes(whole[:-5] + whole.splitlines(keepends=True)[-1])  # and gone on with
+    with pytest.raises(SystemExit, match=rf"row 2 of {table} is cut off"):
+        runner.curves_of([run])
+
+
+def test_a_run_that_was_finished_by_hand_is_recorded() -> None:
+    run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
+    subprocess.run([sys.executable, "-m", "ratpg.cli", *run.command.split()[1:]], check=True, capture_output=True)
+    assert runner.run_all([run], parallel=1) == []
+    ((row),) = runner.results_of([run])
+    assert (row["commit"], row["versions"]) == ("unknown", "unknown")
+    other = Run("toy", "CartPole-v1", 0, 64, (*FLAGS, "--backend", "gymnasium"))
+    assert not runner._is_of(other)
 
 
 def test_an_empty_table_gets_its_header() -> None:

@@ -420,6 +420,18 @@ def test_a_module_that_owns_a_transform_of_itself_is_copied() -> None:
     assert relative_error(other.transform.gram(), h @ h.T) <= 1e-10
 
 
+def test_copies_that_record_at_once_keep_their_fast_paths() -> None:
+    class Head(nn.Linear):  # of a type that is not PyTorch's own
+        pass
+
+    actor, obs = Head(4, 3).double(), torch.randn(9, 4, dtype=torch.float64)
+    actor, first, second = copy.deepcopy((actor, AdvantageTransform(actor), AdvantageTransform(actor)))
+    with first.record(), second.record():
+        log_prob = actor(obs).square().sum(1)
+    second(log_prob, torch.ones_like(log_prob))
+    assert [layer.factor for layer in second.plan().layers] == ["outer product"]
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
 def test_a_copy_records_the_copied_actor(copied: Callable[[Any], Any]) -> None:
     actor = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()

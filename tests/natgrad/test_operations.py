@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ratpg.natgrad import AdvantageTransform, dense, operations
 from ratpg.natgrad.structure import structure_of
+from ratpg.rl.networks.recurrent import Sequences
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.spec import ActionBounds, Network, PolicySpec
 
@@ -30,6 +31,12 @@ def _masked(logits: Tensor) -> Tensor:
 def _halves(logits: Tensor, order: Tensor, select: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     first = (order < 6)[:, None].expand(-1, 3)
     return torch.cat([select(logits, first), select(logits, ~first)]).view(12, 3).square().sum(1)
+
+
+def _one_of_two(order: Tensor) -> Tensor:
+    """``[2, 12]``: some samples from the first row, the others from the second."""
+    first = torch.arange(12) < 6 + order[0] % 2
+    return torch.stack([first, ~first])
 
 
 def _places(order: Tensor) -> Tensor:
@@ -85,7 +92,10 @@ PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
     "gather": (lambda logits, order: logits.gather(0, order[:, None].expand(-1, 3)).square().sum(1), True),
     "take": (lambda logits, order: logits.sum(1).take(order), True),
     "sort": (lambda logits, order: logits.sum(1).sort(0).values, True),
-    "boolean mask": (lambda logits, order: logits[logits.sum(1) < 1e9].sum(1), True),
+    "mask": (
+        lambda logits, order: torch.cat([logits, logits])[torch.cat([order < 6, order >= 6])].square().sum(1),
+        True,
+    ),
     "index_put": (lambda logits, order: torch.zeros_like(logits).index_put((order,), logits).sum(1), True),
     "embedding": (lambda logits, order: F.embedding(order, logits).square().sum(1), True),
     "embedding_bag": (lambda logits, order: F.embedding_bag(order[:, None], logits).square().sum(1), True),
@@ -97,13 +107,22 @@ PICKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
     "slice": (lambda logits, order: _rolled(logits, int(order[0])).square().sum(1), True),
     "index of the second dimension": (lambda logits, order: logits.T[:, order].square().sum(0), True),
     "index behind a new dimension": (lambda logits, order: logits[None, order].square().sum((0, 2)), True),
-    "steps and samples": (
-        lambda logits, order: torch.stack([logits, 2 * logits])[order % 2, torch.arange(12)].square().sum(1),
-        True,  # as far as can be told: which of two lists of samples, and which sample, look alike
-    ),
     "index behind a row of padding": (
         lambda logits, order: torch.cat([logits.new_zeros(1, 3), logits])[order + 1].square().sum(1),
         True,
+    ),
+    "last of sequences, time first": (
+        lambda logits, order: torch.stack([logits, 2 * logits])[order % 2, torch.arange(12)].square().sum(1),
+        False,
+    ),
+    "mask of two dimensions": (
+        lambda logits, order: torch.stack([logits.T, logits.T], 1)[:, _one_of_two(order)].square().sum(0),
+        True,
+    ),
+    "mask that lets all through": (lambda logits, order: logits[order >= 0].square().sum(1), False),
+    "classes as many as samples": (
+        lambda logits, order: F.nll_loss(logits.repeat(1, 8), order, reduction="none"),
+        False,
     ),
     "halves that change places": (lambda logits, order: _swapped(logits, bool(order[0] % 2)), True),
     "classes": (lambda logits, order: F.nll_loss(logits, order % 3, reduction="none"), False),
@@ -186,15 +205,25 @@ def test_every_operation_has_the_name_that_pytorch_gives_it(name: str) -> None:
     assert name in {"".join(word.title() for word in function.split("_")) for function in functions} | others
 
 
+ACTIONS = [spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)]
+
+
 @pytest.mark.parametrize("bounds", ["clip", "censor", "tanh"])
-@pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3), spaces.MultiDiscrete([2, 3])])
-def test_no_policy_of_the_librarys_own_is_compared_at_each_pass(space: spaces.Space, bounds: ActionBounds) -> None:
-    spec = PolicySpec.from_spaces(spaces.Box(-1.0, 1.0, (5,)), space, action_bounds=bounds, hidden=(8,))
-    policy = ActorCritic(spec)
-    distribution = policy.actor(torch.randn(12, 5))
-    actions = distribution.sample(policy.draw_noise((12,), torch.Generator().manual_seed(0)))
-    log_prob = distribution.log_prob(actions)
-    assert not structure_of(log_prob, {id(p): name for name, p in policy.named_parameters()}).moves
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("lstm", [None, 3])
+@pytest.mark.parametrize("space", ACTIONS, ids=str)
+def test_no_policy_of_the_librarys_own_is_compared_at_each_pass(
+    space: spaces.Space, lstm: int | None, shared: bool, bounds: ActionBounds
+) -> None:
+    options = {"action_bounds": bounds, "hidden": (8,), "lstm": lstm, "shared": shared}
+    policy = ActorCritic(PolicySpec.from_spaces(spaces.Box(-1.0, 1.0, (5,)), space, **options))
+    for kept in (torch.ones(4, 3, dtype=torch.bool), torch.arange(12).view(4, 3) > 0):
+        steps, rows = torch.randn(4, 3, 5), int(kept.sum())
+        states = {reader: torch.zeros(3, 6) for reader in ("actor", "critic")}
+        distribution, _ = policy.actor_critic(Sequences(steps, ~kept, states, kept) if lstm else steps[kept])
+        actions = distribution.sample(policy.draw_noise((rows,), torch.Generator().manual_seed(0)))
+        log_prob = distribution.log_prob(actions)
+        assert not structure_of(log_prob, {id(p): name for name, p in policy.named_parameters()}).moves
 
 
 @pytest.mark.parametrize("network", ["nature-cnn", "impala"])

@@ -38,6 +38,10 @@ COMMANDS = {
 """Where each command is: a function of its arguments that returns the exit code, imported when it is called for."""
 
 
+class Shown(SystemExit):
+    """The help that was asked for has been printed."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -54,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with loading():
             command = getattr(importlib.import_module(module), name)
         return command(arguments[1:])
+    except Shown:
+        return 0
     except SystemExit as end:
-        if end.code in (0, None) and {"-h", "--help"} & {*arguments}:
-            return 0
         return _fail(f"the environment, or what it imports, ended the program: {end.code}")
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)

@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 
 from ratpg.algorithms import CONFIGS
+from ratpg.cli import Shown
 from ratpg.rl.envs.options import merge_options
 from ratpg.training.config import TrainConfig
 from ratpg.training.presets import PRESETS, preset
@@ -28,7 +29,7 @@ def parse(kind: Any, command: str, arguments: list[str], **options: Any) -> Any:
             return tyro.cli(kind, prog=f"ratpg {command}", args=arguments, **options)
     except SystemExit as exit:
         if exit.code in (0, None):
-            raise
+            raise Shown from None
         lines = [line.strip("│╭╮╰╯ ") for line in complaint.getvalue().splitlines()[1:]]
         lines = ["" if set(line) <= {"─", "-"} else line for line in lines]  # rules; of dashes where not UTF-8
         words = itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines))

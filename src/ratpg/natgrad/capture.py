@@ -19,7 +19,7 @@ from ratpg.natgrad.backward import backward_to
 from ratpg.natgrad.batched import ROWS_BYTES, batched_factors, groups
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
-from ratpg.natgrad.free import stand_ins
+from ratpg.natgrad.free import StandIn, stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
 from ratpg.natgrad.parts import named_parts
@@ -97,14 +97,15 @@ class Recorder:
         self._refused_of: tuple[Tensor, frozenset[str]] | None = None
 
     def _identify(self) -> None:
-        """Finds modules and parameters by identity, before anything stands in for them."""
+        """Finds modules and parameters by identity."""
         self._name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         # A module's own parameters among these: attribute -> name.
         self._trainable_of = {
             id(module): {
                 key: self._name_of[id(p)]
-                for key, p in module._parameters.items()
-                if p is not None and id(p) in self._name_of
+                for key, found in module._parameters.items()
+                # Another recording may be open, where a copy is recorded first.
+                if id(p := found.value if isinstance(found, StandIn) else found) in self._name_of
             }
             for module in self.modules.values()
         }

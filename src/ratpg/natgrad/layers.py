@@ -123,6 +123,6 @@ def has_factor(module: nn.Module) -> bool:
 def build_factors(layer: Layer) -> list[Factor]:
     """The factors of recorded calls; none where their leading dimensions cannot hold ``B`` samples, or a parameter is
     empty."""
-    if any(not getattr(layer.calls[0].module, attribute).numel() for attribute in layer.names):
+    if any(parameter is not None and not parameter.numel() for parameter in layer.calls[0].module._parameters.values()):
         return []
     return BUILDERS[type(layer.calls[0].module).forward](layer)

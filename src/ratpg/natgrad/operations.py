@@ -5,8 +5,9 @@ matrix that is multiplied with (a permutation) counts as a gate that may open la
 autograd anyway show it.
 """
 
+import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any
 
@@ -87,6 +88,10 @@ def part_of(node: Any, samples: int) -> Hashable:
     numbers = PARTS.get(_name(node.name()))
     if numbers is None:
         return None
+    if numbers == PARTS["ConstantPadNd"]:
+        shape, pads = shape_of(*node.next_functions[0]), node._saved_pad
+        pairs = enumerate(zip(pads[::2], pads[1::2], strict=True), 1)  # from the last dimension on
+        return tuple((axis, pair) for axis, pair in pairs if shape is None or _may_hold(shape, -axis, samples))
     axis, sizes = getattr(node, "_saved_dim", None), getattr(node, "_saved_self_sym_sizes", None)
     if axis is not None and sizes is not None and not _may_hold(sizes, _signed(axis), samples):
         return None
@@ -107,12 +112,7 @@ def may_move(node: Any, samples: int) -> bool:
         return bool(moved)
     whole = shape_of(node) if name in PUTTING else shapes[0]
     if whole and name in ("Index", "IndexPut", "IndexPutImpl"):
-        axis = 0
-        for index in node._saved_indices:  # one a dimension, a mask one for several
-            if index is not None and _may_hold(whole, axis, samples) and not _is_range(index):
-                return True
-            axis += index.ndim if index is not None and index.dtype == torch.bool else 1
-        return False
+        return _index_may_move(whole, node._saved_indices, samples)
     if whole and name in ("NllLoss", "NllLoss2D"):  # of classes
         return _may_hold(whole, min(1, len(whole) - 1), samples)
     if whole and name in ALONG_ONE:
@@ -140,16 +140,38 @@ def _signed(axis: int) -> int:
 
 
 def _may_hold(shape: Any, axis: int, samples: int) -> bool:
-    """Whether a dimension may be that of the samples: the first one, be it with rows of padding, or a multiple."""
-    return bool(axis % len(shape) == 0 or shape[axis] % samples == 0)
+    """Whether a dimension may be that of the samples: the first one, be it with rows of padding, or one as long as they
+    are many, or as a multiple where the first is none."""
+    axis %= len(shape)
+    return bool(axis == 0 or shape[axis] == samples or (shape[axis] % samples == 0 and shape[0] % samples))
+
+
+def _index_may_move(shape: tuple[int, ...], indices: Sequence[Tensor | None], samples: int) -> bool:
+    """Whether an index, of one tensor a dimension or a mask for several, may take a sample to where another was."""
+    axis, moving, settled = 0, list[int](), False
+    for index in indices:
+        covered = 1
+        if index is not None and index.dtype == torch.bool and index.ndim > 1:
+            covered = index.ndim
+            if math.prod(shape[axis : axis + covered]) % samples == 0 and not _is_range(index):
+                return True
+        elif index is not None and not _is_range(index):
+            moving.append(axis)
+        elif index is not None and len(index) == shape[axis] == samples:
+            settled = True
+        axis += covered
+    # Where each sample is at its own place along one dimension, another is theirs only if it is as long.
+    return any(shape[at] % samples == 0 if settled else _may_hold(shape, at, samples) for at in moving)
 
 
 def _is_range(index: Tensor) -> bool:
-    """Whether an index is ``0 … B − 1``, which moves nothing."""
+    """Whether an index is ``0 … B − 1``, or a mask that lets all through, which moves nothing."""
     if not index.numel():
         return True
     if index.is_cuda and torch.cuda.is_current_stream_capturing():
         return False  # it cannot be looked at
-    if index.dtype == torch.bool or not index.ndim:
+    if index.dtype == torch.bool:
+        return bool(index.all())
+    if not index.ndim:
         return False
     return bool((index.reshape(len(index), -1) == torch.arange(len(index), device=index.device)[:, None]).all())

@@ -133,7 +133,7 @@ class Trainer:
         with _whole(directory):
             missing = missing_from(json.loads(state["config"]))
             if missing:  # which would go on with today's defaults
-                raise KeyError(f"its config has no {', '.join(missing)}")
+                raise TypeError(f"its config has no {', '.join(missing)}")
             config = dataclasses.replace(_config(state), run_dir=directory, **changes)
             timesteps, spec = state["timesteps"], PolicySpec.from_dict(state["spec"])
         # Where the environments start anew, they should not replay the episodes that the run began with.

@@ -208,7 +208,7 @@ def _make_known(
 def _import(env_id: str, module: str) -> None:
     """Imports the module that registers an environment, or says why that cannot be done."""
     reason = f"there is no module '{module}' to import"
-    if not all(part.isidentifier() for part in module.split(".")):
+    if module.startswith("."):
         raise UnknownEnvironment(f"unknown environment '{env_id}': {reason}")
     try:
         importlib.import_module(module)
