@@ -64,9 +64,9 @@ PARTS = {
     "Select": ("_saved_index",),
     "Slice": ("_saved_start", "_saved_step"),
     "Split": ("_saved_split_size",),
+    "SplitWithSizes": ("_saved_split_sizes",),
     "Transpose": ("_saved_dim0", "_saved_dim1"),
     "Unfold": ("_saved_dimension", "_saved_step"),
-    "SplitWithSizes": ("_saved_split_sizes",),
     "UnsafeSplit": ("_saved_split_size",),
     "UnsafeSplitWithSizes": ("_saved_split_sizes",),
 } | {f"{kind}Pad{axes}D": ("_saved_padding",) for kind in ("Reflection", "Replication") for axes in (1, 2, 3)}
