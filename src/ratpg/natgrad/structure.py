@@ -20,7 +20,8 @@ class Structure:
         uses: parameter -> how many operations take it.
         nodes: all operations.
         moves: whether the data may decide where a sample stands, as in sorting by length: then what holds of one pass
-            need not hold of the next. True also of masks, which leave samples where they are.
+            need not hold of the next. True also of operations that are not known, and of masks that do not let all
+            samples through.
     """
 
     key: int
