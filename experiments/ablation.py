@@ -28,7 +28,7 @@ import numpy as np
 from ratpg.algorithms import RATConfig
 from ratpg.cli.arguments import parse_train
 from report import save
-from runner import Row, Run
+from run import Row, Run
 from trainings import run
 
 RESULTS = Path("results/ablation")

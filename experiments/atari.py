@@ -6,7 +6,7 @@ KungFuMaster, 200,000 steps of four frames each. Trains what ``results/runs.csv`
 writes ``results/atari/``.
 """
 
-from runner import Run
+from run import Run
 from trainings import run
 
 STEPS = 200_000

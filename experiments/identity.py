@@ -26,7 +26,7 @@ from ratpg.natgrad.dense import natural_gradient
 from ratpg.rl.policy import ActorCritic
 from report import RESULTS as ALL_RESULTS
 from report import Row, plt, read_csv, run, save, write_csv, write_summary
-from runner import settings_of
+from run import settings_of
 from snapshots import Snapshot, snapshots
 
 RESULTS = ALL_RESULTS / "identity"

@@ -30,7 +30,7 @@ from block_kaczmarz import NOISES, Blocks, bound, draw_rows, leverage, sequences
 from ratpg.cli.arguments import parse_train
 from ratpg.natgrad.dense import score_matrix
 from report import Row, read_csv, run, save, write_csv, write_summary
-from runner import settings_of
+from run import settings_of
 from snapshots import snapshots
 
 RESULTS = Path("results/kaczmarz")

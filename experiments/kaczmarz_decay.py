@@ -7,7 +7,7 @@ Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes ``re
 weight, and on HalfCheetah with other rollouts.
 """
 
-from runner import Run
+from run import Run
 from trainings import run
 
 STEPS = 1_000_000

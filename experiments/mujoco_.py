@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import suite
-from runner import Row, Run
+from run import Row, Run
 from trainings import run
 
 STEPS, SEEDS = 1_000_000, range(3)

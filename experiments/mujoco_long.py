@@ -10,7 +10,7 @@ from typing import Any
 
 import suite
 from mujoco_ import TASKS
-from runner import Row, Run
+from run import Row, Run
 from trainings import run
 
 STEPS = 10_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import suite
 from mujoco_ import ALGORITHMS, SHARED, STEPS
-from runner import Row, Run
+from run import Row, Run
 from trainings import run
 
 TASKS = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v5", "Swimmer-v4", "Humanoid-v4", "HumanoidStandup-v4")

@@ -7,7 +7,7 @@ Easy levels, ten of them. Trains what ``results/runs.csv`` lacks (``--redraw``: 
 has more steps and four passes: an image network takes hours on a few cores.
 """
 
-from runner import Run
+from run import Run
 from trainings import run
 
 STEPS = 1_000_000

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 
-from runner import commit, versions
+from origin import commit, versions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

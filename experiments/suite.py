@@ -10,8 +10,9 @@ import numpy as np
 from aggregate import interquartile_mean, interval
 from published import AUTHORS_HUMANOID, POSTER, TASKS, mean_of, task_of
 from ratpg.training.plots import plot_curves
+from records import Curves, curves_of, table_of
 from report import RESULTS, SUFFIXES, save, write_csv
-from runner import Curves, Row, Run, curves_of, table_of
+from run import Row, Run
 
 HUMANOID = "Humanoid-v4"
 EARLY = 300_000

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ratpg.training.plots import plot_curves
+from records import curves_of, results_of, table_of
 from report import RESULTS, SUFFIXES, at_least_one, write_csv, write_summary
-from runner import TRIED, Row, Run, curves_of, results_of, run_all, table_of
+from run import TRIED, Row, Run
+from runner import run_all
 
 Draw = Callable[[Sequence[Row]], Mapping[str, Any]]
 

@@ -1,6 +1,5 @@
 """Trainings that were cut off go on where they were, and are recorded once."""
 
-import csv
 import json
 import signal
 import subprocess
@@ -10,16 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import records
 import runner
 from ratpg.training import checkpoint
-from runner import Run
+from report import read_csv
+from run import Run
 
 FLAGS = ("--num-envs", "2", "--num-steps", "32", "--hidden", "8")
-
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +39,7 @@ def cut_off(run: Run) -> int:
     wait_for_rows(process, metrics)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    return int(rows_of(metrics)[-1]["timesteps"])
+    return int(read_csv(metrics)[-1]["timesteps"])
 
 
 def test_a_training_that_was_cut_off_goes_on_and_is_recorded_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,23 +48,23 @@ def test_a_training_that_was_cut_off_goes_on_and_is_recorded_once(capsys: pytest
     assert reached < 40_000
     assert runner.run_all([run], parallel=1) == []
     assert f"exit 0: ratpg resume {run.directory}" in capsys.readouterr().out
-    (row,) = rows_of(runner.RUNS)
+    (row,) = read_csv(records.RUNS)
     assert (row["name"], row["env"], row["seed"]) == ("toy", "CartPole-v1", "0")
     assert int(row["steps"]) >= 40_000
-    assert runner.results_of([run]) == [row]
-    points = [int(point["timesteps"]) for point in rows_of(runner.CURVES)]
+    assert records.results_of([run]) == [row]
+    points = [int(point["timesteps"]) for point in read_csv(records.CURVES)]
     assert points == sorted(points)
     assert points[0] < reached < points[-1] == int(row["steps"])
 
     assert runner.run_all([run], parallel=1) == []  # neither trained nor recorded again
     assert capsys.readouterr().out == ""
-    assert len(rows_of(runner.RUNS)) == 1
+    assert len(read_csv(records.RUNS)) == 1
 
 
 def test_an_interrupt_reaches_the_trainings_which_save_themselves() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path(runner.__file__).parent)!r})\n"
-        "from runner import Run, run_all\n"
+        "from run import Run; from runner import run_all\n"
         f"run_all([Run('toy', 'CartPole-v1', seed, 10**9, {FLAGS!r}) for seed in (0, 1)], parallel=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -79,43 +75,30 @@ def test_an_interrupt_reaches_the_trainings_which_save_themselves() -> None:
         assert process.wait(60) != 0
     finally:
         process.kill()
-    reached = int(rows_of(first / "metrics.csv")[-1]["timesteps"])
+    reached = int(read_csv(first / "metrics.csv")[-1]["timesteps"])
     assert checkpoint.load(first)["timesteps"] == reached >= 128
-    assert not second.exists() and not runner.RUNS.exists()
-
-
-def test_a_run_that_two_machines_recorded_counts_once() -> None:
-    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
-    runner.run_all([run], parallel=1)
-    (row,), ((steps, returns),) = runner.results_of([run]), runner.curves_of([run])["CartPole-v1"]["toy"]
-    for table, field in ((runner.RUNS, "return"), (runner.CURVES, "episode_return_mean")):  # as a merge leaves them
-        lines = rows_of(table)
-        with table.open("a", newline="") as file:
-            csv.DictWriter(file, list(lines[0])).writerows(line | {field: "-1"} for line in lines)
-    assert runner.results_of([run]) == [row]
-    ((again, same),) = runner.curves_of([run])["CartPole-v1"]["toy"]
-    assert again.tolist() == steps.tolist() and same.tolist() == returns.tolist()
+    assert not second.exists() and not records.RUNS.exists()
 
 
 def test_a_folder_with_other_settings_is_set_aside_and_kept() -> None:
     run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
     runner.run_all([Run("toy", "CartPole-v1", 0, 64, FLAGS)], parallel=1)
-    first = rows_of(run.directory / "metrics.csv")
+    first = read_csv(run.directory / "metrics.csv")
     runner.run_all([run], parallel=1)
-    assert len(rows_of(run.directory / "metrics.csv")) == 2
+    assert len(read_csv(run.directory / "metrics.csv")) == 2
     (aside,) = run.directory.parent.glob(f"*-{run.directory.name}")
-    assert rows_of(aside / "metrics.csv") == first
-    assert [row["steps"] for row in rows_of(runner.RUNS)] == ["64", "128"]
+    assert read_csv(aside / "metrics.csv") == first
+    assert [row["steps"] for row in read_csv(records.RUNS)] == ["64", "128"]
 
 
 def test_a_training_that_had_other_settings_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a default is changed while trainings wait: each is a process of its own, with the code of its start."""
     run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
     assert run.settings["gamma"] != 0.5
-    flags = runner.Run.command
+    flags = Run.command
     monkeypatch.setattr(Run, "command", property(lambda self: f"{flags.fget(self)} --gamma 0.5"))
     assert runner.run_all([run], parallel=1) == [str(run.directory)]
-    assert not runner.RUNS.exists()
+    assert not records.RUNS.exists()
     monkeypatch.undo()
 
 
@@ -147,7 +130,7 @@ def test_a_training_about_to_start_is_stopped_where_recording_fails(monkeypatch:
         time.sleep(1.0)
         return "commit"
 
-    monkeypatch.setattr(runner, "_record", full)
+    monkeypatch.setattr(records, "record", full)
     monkeypatch.setattr(runner, "commit", slow)
     runs = [Run("toy", "CartPole-v1", seed, steps, FLAGS) for seed, steps in ((0, 64), (1, 200_000))]
     with pytest.raises(OSError, match="No space"):
@@ -155,45 +138,11 @@ def test_a_training_about_to_start_is_stopped_where_recording_fails(monkeypatch:
     assert not runner._is_complete(runs[1])
 
 
-@pytest.mark.parametrize("table", [runner.RUNS, runner.CURVES])
-def test_a_table_that_is_cut_off_says_where(table: Path) -> None:
-    run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
-    runner.run_all([run], parallel=1)
-    whole = table.read_bytes()
-    for cut in (2, 5, 12):
-        table.write_bytes(whole[:-cut])
-        with pytest.raises(SystemExit, match=rf"row 2 of {table} is cut off"):
-            runner.curves_of([run])
-    table.write_bytes(whole[:-5] + whole.splitlines(keepends=True)[-1])  # and gone on with
-    with pytest.raises(SystemExit, match=rf"row 2 of {table} is cut off"):
-        runner.curves_of([run])
-
-
 def test_a_run_that_was_finished_by_hand_is_recorded() -> None:
     run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
     subprocess.run([sys.executable, "-m", "ratpg.cli", *run.command.split()[1:]], check=True, capture_output=True)
     assert runner.run_all([run], parallel=1) == []
-    ((row),) = runner.results_of([run])
+    ((row),) = records.results_of([run])
     assert (row["commit"], row["versions"]) == ("unknown", "unknown")
     other = Run("toy", "CartPole-v1", 0, 64, (*FLAGS, "--backend", "gymnasium"))
     assert not runner._is_of(other)
-
-
-def test_an_empty_table_gets_its_header() -> None:
-    runner.RUNS.parent.mkdir()
-    runner.RUNS.touch()
-    run = Run("toy", "CartPole-v1", 0, 64, FLAGS)
-    runner.run_all([run], parallel=1)
-    assert [row["name"] for row in runner.results_of([run])] == ["toy"]
-
-
-def test_curves_of_two_machines_are_one_in_order() -> None:
-    run = Run("toy", "CartPole-v1", 0, 128, FLAGS)
-    runner.run_all([run], parallel=1)
-    lines = rows_of(runner.CURVES)
-    with runner.CURVES.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows([lines[0] | {"episode_return_mean": "nan"}, *lines[1:], *lines])
-    ((steps, _),) = runner.curves_of([run])["CartPole-v1"]["toy"]
-    assert steps.tolist() == sorted(steps)

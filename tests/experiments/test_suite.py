@@ -16,11 +16,12 @@ import mujoco_
 import mujoco_long
 import mujoco_paper
 import procgen
-import runner
+import records
 import suite
 import trainings
+from records import curves_of, results_of, table_of
 from report import read_csv
-from runner import Run, curves_of, results_of, settings_of, table_of
+from run import Run, settings_of
 
 ROOT = Path(__file__).parents[2]
 SUITES = {"mujoco": mujoco_.RUNS, "mujoco_paper": mujoco_paper.RUNS, "mujoco_long": mujoco_long.RUNS}
@@ -46,7 +47,7 @@ def record(runs: Sequence[Run]) -> None:
             {"config": run.fingerprint, "timesteps": str(100_000 * k), "episode_return_mean": str(number + k)}
             for k in range(1, 11)
         ]
-    for path, table in ((runner.RUNS, rows), (runner.CURVES, points)):
+    for path, table in ((records.RUNS, rows), (records.CURVES, points)):
         path.parent.mkdir(exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]))

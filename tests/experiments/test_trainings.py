@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import ablation
+import records
 import runner
 import trainings
 from ratpg import AdvantageTransform
 from ratpg.cli.arguments import parse_train
-from runner import Run
+from run import Run
 
 RUNS = [Run("toy", "Hopper-v4", seed, 1000) for seed in range(3)]
 ENV = "Hopper-v4"
@@ -35,10 +36,10 @@ def test_seeds_can_be_split_over_machines(
 
 
 def test_what_is_tried_out_is_shorter_and_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "RUNS", tmp_path / "runs.csv")
+    monkeypatch.setattr(records, "RUNS", tmp_path / "runs.csv")
     started: list[Run] = []
     monkeypatch.setattr(runner, "_train", lambda run: started.append(run) or True)
-    monkeypatch.setattr(runner, "_record", lambda run: pytest.fail("recorded"))
+    monkeypatch.setattr(records, "record", lambda run: pytest.fail("recorded"))
     monkeypatch.setattr(trainings, "write", lambda *_: pytest.fail("written"))
     monkeypatch.setattr(sys, "argv", ["toy", "--seeds", "1", "--steps", "500"])
     trainings.run("Toy.", "toy", RUNS)
@@ -54,10 +55,10 @@ def test_a_seed_that_no_training_has_is_an_error(seeds: list[str], monkeypatch: 
 
 
 def test_what_is_recorded_is_written_though_a_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "RUNS", tmp_path / "runs.csv")
+    monkeypatch.setattr(records, "RUNS", tmp_path / "runs.csv")
     monkeypatch.setattr(runner, "_train", lambda run: run.seed != 1)
     recorded, written = [], []
-    monkeypatch.setattr(runner, "_record", lambda run: recorded.append(run.seed))
+    monkeypatch.setattr(records, "record", lambda run: recorded.append(run.seed))
     monkeypatch.setattr(trainings, "write", lambda *_: written.append(True))
     monkeypatch.setattr(sys, "argv", ["toy"])
     with pytest.raises(SystemExit, match="these runs failed.*Hopper-v4-toy-s1"):
@@ -71,10 +72,10 @@ def test_what_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
         writer = csv.DictWriter(file, ["name", "settings"])
         writer.writeheader()
         writer.writerow({"name": "toy", "settings": json.dumps(RUNS[1].settings)})
-    monkeypatch.setattr(runner, "RUNS", table)
+    monkeypatch.setattr(records, "RUNS", table)
     trained: list[int] = []
     monkeypatch.setattr(runner, "_train", lambda run: trained.append(run.seed) or True)
-    monkeypatch.setattr(runner, "_record", lambda run: None)
+    monkeypatch.setattr(records, "record", lambda run: None)
     runner.run_all(RUNS, parallel=1)
     assert sorted(trained) == [0, 2]
 
@@ -83,7 +84,7 @@ def test_ctrl_c_starts_none_of_the_trainings_that_wait(tmp_path: Path, monkeypat
     def interrupted(_: object) -> Iterator[object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "RUNS", tmp_path / "runs.csv")
+    monkeypatch.setattr(records, "RUNS", tmp_path / "runs.csv")
     monkeypatch.setattr(runner, "as_completed", interrupted)
     trained: list[int] = []
     monkeypatch.setattr(runner, "_train", lambda run: trained.append(run.seed) or time.sleep(0.5))
@@ -110,13 +111,6 @@ def test_a_run_on_another_device_is_the_same_run() -> None:
     assert RUNS[0].owns({"settings": json.dumps(there.settings)})
     assert there.owns({"settings": json.dumps(RUNS[0].settings)})
     assert not there.owns({"settings": json.dumps(RUNS[1].settings)})
-
-
-def test_a_table_says_how_many_seeds_stand_behind_a_mean() -> None:
-    rows = [{"name": "a", "env": "X", "return": value} for value in ("1", "3")]
-    rows += [{"name": "b", "env": "Y", "return": "500"}]
-    expected = [{"run": "a", "X": "2.0 ± 1.0 (2)", "Y": "–"}, {"run": "b", "X": "–", "Y": "500 (1)"}]
-    assert runner.table_of(rows) == expected
 
 
 @pytest.mark.parametrize("preset", ablation.PRESETS)
