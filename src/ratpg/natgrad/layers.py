@@ -29,7 +29,7 @@ class PerSampleParameter(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """The parameter expanded to ``[B, *shape]``, where ``B = len(batch)``."""
-        return self.value.expand(len(batch), *self.value.shape)
+        return self.value.expand(batch.shape[0], *self.value.shape)  # which `len` would fix in a traced graph
 
 
 def _per_sample(layer: Layer) -> list[Factor]:

@@ -78,6 +78,9 @@ class ActorCritic(nn.Module):
     """Actor and critic, separate or sharing their hidden layers, over one observation normaliser.
 
     Actor and critic take *normalised* observations ``[B, ...]``, as `normalize` returns them, or sequences of them.
+
+    Attributes:
+        low, high: bounds of continuous actions in single precision, flat; empty where there are none.
     """
 
     normalizer: ObservationNormalizer | None
@@ -98,8 +101,8 @@ class ActorCritic(nn.Module):
         self.value_head = PopArtHead(width)
         features = body if spec.shared else _body(spec, "critic")[0]
         self.critic = nn.Sequential(features, self.value_head, nn.Flatten(0))
-        self._low, self._high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
-        self._middle, self._half_range = (self._high + self._low) / 2, (self._high - self._low) / 2
+        self.low, self.high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
+        self._middle, self._half_range = (self.high + self.low) / 2, (self.high - self.low) / 2
         self._first_choices = np.array(spec.first_choices, np.int64)
 
     @property
@@ -180,7 +183,7 @@ class ActorCritic(nn.Module):
             unit *= self._half_range
             unit += self._middle
             # Clipped once more, since rounding may have passed a bound.
-            sampled = np.minimum(np.maximum(unit, self._low), self._high)
+            sampled = np.minimum(np.maximum(unit, self.low), self.high)
         return sampled.reshape(len(sampled), *self.spec.action_shape)
 
     @torch.inference_mode()

@@ -1,0 +1,136 @@
+"""``ratpg export``: a trained policy as an ONNX file, which runs without PyTorch and without this library."""
+
+import importlib.util
+import logging
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from ratpg.cli.arguments import parse
+from ratpg.rl.networks.recurrent import RecurrentBody
+from ratpg.rl.policy import ActorCritic
+from ratpg.training.trainer import load_policy
+
+NEEDED = ("onnx", "onnxscript")
+"""Packages that PyTorch's exporter asks for."""
+
+
+class MissingPackage(ValueError):
+    """Packages of the extra ``onnx`` are not installed."""
+
+
+class DeterministicPolicy(nn.Module):
+    """What `ActorCritic.act` does, in tensors alone.
+
+    Args:
+        policy: a trained policy; its parameters are shared with this module, not copied.
+    """
+
+    low: Tensor
+    high: Tensor
+    first_choices: Tensor
+
+    def __init__(self, policy: ActorCritic):
+        super().__init__()
+        self.policy, self.spec = policy, policy.spec
+        self.register_buffer("low", torch.from_numpy(policy.low))
+        self.register_buffer("high", torch.from_numpy(policy.high))
+        self.register_buffer("first_choices", torch.tensor(self.spec.first_choices, dtype=torch.int64))
+
+    def forward(self, observation: Tensor, memory: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """The mode of the action's distribution, as the simulator takes it.
+
+        Args:
+            observation: raw, ``[N, *observation_shape]``.
+            memory: of a recurrent policy, ``[N, 2 H]``; zeros where an episode begins.
+
+        Returns:
+            Actions ``[N, *action_shape]``; of a recurrent policy with the memory to go on with.
+        """
+        body, normalized = self.policy.actor.body, self.policy.normalize(observation)
+        if memory is None:
+            return self._action(body(normalized))
+        assert isinstance(body, RecurrentBody)
+        features, memory = body.step(normalized, memory)
+        return self._action(features), memory
+
+    def _action(self, features: Tensor) -> Tensor:
+        """As `ActorCritic.environment_actions`, which is NumPy's."""
+        actor = self.policy.actor
+        action = actor.distribution(actor.head(features)).mode()
+        if self.spec.choices:
+            action = action + (self.first_choices if self.spec.action_shape else self.first_choices[0])
+        elif self.spec.action_low:
+            unit = action.tanh() if self.spec.action_bounds == "tanh" else action.clamp(-1, 1)
+            action = (self.high + self.low) / 2 + (self.high - self.low) / 2 * unit
+            action = torch.minimum(torch.maximum(action, self.low), self.high)
+        return action.unflatten(-1, self.spec.action_shape) if len(self.spec.action_shape) > 1 else action
+
+
+def export_policy(policy: ActorCritic, path: Path) -> None:
+    """Writes an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
+
+    Its inputs are ``observation [N, *observation_shape]``, bytes for images and float32 otherwise, and of a recurrent
+    policy ``memory [N, 2 H]``; its outputs ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free.
+
+    Args:
+        policy: a trained policy, which is moved to the CPU.
+        path: of the file, which is replaced once all of it is written.
+
+    Raises:
+        MissingPackage: where the extra ``onnx`` is not installed.
+    """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise MissingPackage(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    spec = policy.spec
+    inputs = {"observation": torch.zeros(2, *spec.observation_shape, dtype=torch.uint8 if spec.images else None)}
+    outputs = ["action"]
+    if spec.lstm:
+        inputs["memory"] = torch.zeros(2, 2 * spec.lstm)
+        outputs.append("next_memory")
+    # What the exporter says is of itself. With gradients, as without them a network of images splits large batches,
+    # which would fix N.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"), torch.enable_grad():
+        program = torch.onnx.export(
+            DeterministicPolicy(policy).cpu().eval(),
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes={name: {0: torch.export.Dim("N")} for name in inputs},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
+        whole = Path(folder) / path.name
+        program.save(whole, external_data=False)
+        whole.replace(path)
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a trained policy as an ONNX file: raw observations in, deterministic actions out."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The file, or the folder for policy.onnx; the run's own unless given."""
+
+
+def export(arguments: list[str]) -> int:
+    """Writes the file and prints what goes in and comes out."""
+    options = parse(ExportArguments, "export", arguments)
+    policy, _ = load_policy(options.run_dir)
+    output = options.output or options.run_dir
+    path = output / "policy.onnx" if output.is_dir() else output
+    export_policy(policy, path)
+    print(path)
+    return 0
