@@ -115,7 +115,8 @@ def main() -> None:
     for steps in range(ENVS * STEPS, arguments.steps + ENVS * STEPS, ENVS * STEPS):
         agent.update(agent.collect())
         returns = agent.envs.return_queue
-        print(f"{steps} steps: return {np.mean(returns):.1f} (mean of the last {len(returns)} episodes)")
+        if returns:
+            print(f"{steps} steps: return {np.mean(returns):.1f} (mean of the last {len(returns)} episodes)")
 
 
 if __name__ == "__main__":

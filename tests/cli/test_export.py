@@ -1,6 +1,7 @@
 """``ratpg export``: a run's policy as a file, or one line that says what is missing."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import onnxruntime
@@ -22,6 +23,25 @@ def test_a_run_is_exported(ratpg: Command, tmp_path: Path) -> None:
         (actions,) = session.run(["action"], {"observation": observations.numpy()})
         assert (actions == policy.act(observations)).all()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["p.onnx"]
+
+
+def test_nothing_but_a_file_is_replaced(ratpg: Command, tmp_path: Path) -> None:
+    assert ratpg.train("CartPole-v1", tmp_path / "run").code == 0
+    (tmp_path / "run" / "policy.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for flags, path in (([], "run/policy.onnx"), (["--output", tmp_path / "pipe"], "pipe")):
+        result = ratpg("export", tmp_path / "run", *flags)
+        assert (result.code, result.out) == (2, "")
+        assert result.err == f"ratpg: {tmp_path / path} is no file that could be replaced: name another with --output\n"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_is_followed(ratpg: Command, tmp_path: Path) -> None:
+    assert ratpg.train("CartPole-v1", tmp_path / "run").code == 0
+    (tmp_path / "link").symlink_to("policy.onnx")
+    assert ratpg("export", tmp_path / "run", "-o", tmp_path / "link").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert b"stack_trace" not in (tmp_path / "policy.onnx").read_bytes()
 
 
 def test_a_package_that_is_missing_is_named(ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from ratpg.cli import loading
 from ratpg.cli.arguments import parse
 from ratpg.rl.networks.recurrent import RecurrentBody
 from ratpg.rl.policy import ActorCritic
@@ -70,18 +71,17 @@ class DeterministicPolicy(nn.Module):
             unit = action.tanh() if self.spec.action_bounds == "tanh" else action.clamp(-1, 1)
             action = (self.high + self.low) / 2 + (self.high - self.low) / 2 * unit
             action = torch.minimum(torch.maximum(action, self.low), self.high)
-        return action.unflatten(-1, self.spec.action_shape) if len(self.spec.action_shape) > 1 else action
+        return action.reshape(-1, *self.spec.action_shape)
 
 
-def export_policy(policy: ActorCritic, path: Path) -> None:
-    """Writes an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
+def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
+    """A policy as an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
 
     Its inputs are ``observation [N, *observation_shape]``, bytes for images and float32 otherwise, and of a recurrent
     policy ``memory [N, 2 H]``; its outputs ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free.
 
     Args:
         policy: a trained policy, which is moved to the CPU.
-        path: of the file, which is replaced once all of it is written.
 
     Raises:
         MissingPackage: where the extra ``onnx`` is not installed.
@@ -94,25 +94,17 @@ def export_policy(policy: ActorCritic, path: Path) -> None:
     if spec.lstm:
         inputs["memory"] = torch.zeros(2, 2 * spec.lstm)
         outputs.append("next_memory")
-    # What the exporter says is of itself. With gradients, as without them a network of images splits large batches,
-    # which would fix N.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"), torch.enable_grad():
-        program = torch.onnx.export(
-            DeterministicPolicy(policy).cpu().eval(),
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes={name: {0: torch.export.Dim("N")} for name in inputs},
-            dynamo=True,
-            verbose=False,
+    sizes = {name: {0: torch.export.Dim("N")} for name in inputs}
+    with torch.enable_grad():  # without, a network of images splits large batches, which would fix N
+        traced = torch.export.export(
+            DeterministicPolicy(policy).cpu().eval(), (), inputs, dynamic_shapes=sizes, strict=False
         )
+    with warnings.catch_warnings(action="ignore"):  # of the exporter about itself
+        program = torch.onnx.export(traced, input_names=list(inputs), output_names=outputs, dynamo=True, verbose=False)
     assert program is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
-        whole = Path(folder) / path.name
-        program.save(whole, external_data=False)
-        whole.replace(path)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # paths of this machine
+    return program
 
 
 @dataclass(frozen=True)
@@ -122,15 +114,24 @@ class ExportArguments:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The file, or the folder for policy.onnx; the run's own unless given."""
+    """The file, or a folder that exists, for policy.onnx; the run's folder unless given."""
 
 
 def export(arguments: list[str]) -> int:
-    """Writes the file and prints what goes in and comes out."""
+    """Writes the file and prints where."""
     options = parse(ExportArguments, "export", arguments)
-    policy, _ = load_policy(options.run_dir)
     output = options.output or options.run_dir
-    path = output / "policy.onnx" if output.is_dir() else output
-    export_policy(policy, path)
+    path = (output / "policy.onnx" if output.is_dir() else output).resolve()
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file that could be replaced: name another with --output")
+    policy, _ = load_policy(options.run_dir)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it has to say is of packages that nothing here needs
+    with loading():  # the exporter imports much
+        program = onnx_program(policy)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
+        whole = Path(folder) / path.name
+        program.save(whole, external_data=False)
+        whole.replace(path)
     print(path)
     return 0
