@@ -1,8 +1,8 @@
-"""Makes every figure and table again from the committed CSVs, and fills the tables into ``docs/evidence.md``.
+"""Makes every figure and table again from the committed CSVs, and fills the tables into the documents.
 
     ratpg reproduce evidence
 
-Nothing is trained or measured. A table of the document belongs to the CSV that the comment above it names,
+Nothing is trained or measured. A table of a document belongs to the CSV that the comment above it names,
 ``<!-- results/NAME/FILE.csv -->``.
 """
 
@@ -23,12 +23,12 @@ import procgen
 import trainings
 from report import markdown, read_csv
 
-DOCUMENT = Path("docs/evidence.md")
+DOCUMENTS = (Path("docs/evidence.md"), Path("README.md"))
 MARKED = re.compile(r"<!-- (results/\S+\.csv) -->\n+(?:\|.*\n)*\n*")
 
 
 def filled(text: str, root: Path = Path()) -> str:
-    """The document with the rows that its CSVs hold, which are found below ``root``."""
+    """A document with the rows that its CSVs hold, which are found below ``root``."""
 
     def table(match: re.Match[str]) -> str:
         return f"<!-- {match[1]} -->\n\n{markdown(read_csv(root / match[1]))}\n"
@@ -47,4 +47,5 @@ if __name__ == "__main__":
     trainings.write("procgen", procgen.RUNS)
     trainings.write("atari", atari.RUNS)
     trainings.write("kaczmarz_decay", kaczmarz_decay.RUNS)
-    DOCUMENT.write_text(filled(DOCUMENT.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text()))

@@ -45,13 +45,6 @@ def test_every_table_of_the_results_is_shown_where_it_is_described() -> None:
         assert path.read_text().strip() in text, path
 
 
-def test_the_returns_shown_are_those_recorded() -> None:
-    with (ROOT / "results/mujoco/table.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    for row in rows:
-        assert f"| {' | '.join(row)} |" in README
-
-
 def test_the_speeds_shown_are_those_recorded() -> None:
     for table in ("throughput/simulator.md", "time_to_return/summary.md"):
         assert (ROOT / "results" / table).read_text().strip() in README

@@ -11,12 +11,14 @@ import evidence
 from gaussian import START, WAYS, cosine, draw_samples, empirical
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / evidence.DOCUMENT).read_text()
+TEXT = (ROOT / evidence.DOCUMENTS[0]).read_text()
 
 
-def test_every_table_is_its_csv() -> None:
-    assert len(evidence.MARKED.findall(TEXT)) == TEXT.count("<!-- results/") >= 4
-    assert evidence.filled(TEXT, ROOT) == TEXT
+@pytest.mark.parametrize("document", evidence.DOCUMENTS, ids=str)
+def test_every_table_is_its_csv(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    assert len(evidence.MARKED.findall(text)) == text.count("<!-- results/") >= 1
+    assert evidence.filled(text, ROOT) == text
 
 
 def test_a_figure_that_differs_is_noticed(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_an_empty_place_is_filled() -> None:
 
 def test_figures_shown_exist_and_are_small() -> None:
     for target in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
-        assert (ROOT / "docs" / target).stat().st_size < 500_000
+        assert (ROOT / "docs" / target).stat().st_size < 700_000
 
 
 @pytest.mark.parametrize("step", [0, 5])
