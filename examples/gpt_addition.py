@@ -8,7 +8,7 @@ start from the same model, answer as many prompts, several times each, and use t
 mean of its prompt's answers, divided by their standard deviation (GRPO: Shao et al. 2024, arXiv 2402.03300, without the
 KL penalty). A completion's tokens are summed into one log-probability, so that a sample is an answer.
 
-Writes ``curves.csv`` and ``curves.png``. Three minutes on two cores.
+Writes ``curves.csv`` and ``curves.png``. Two to five minutes on two cores.
 """
 
 import argparse
@@ -183,7 +183,7 @@ def rat(model: GPT, damping: float = 10.0, target_kl: float = 0.02) -> Callable[
 def main() -> None:
     """Both methods from the same model; prints, tabulates and draws them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=200, help="how often the model answers and learns")
+    parser.add_argument("--rounds", type=int, default=150, help="how often the model answers and learns")
     parser.add_argument("--output", type=Path, default=Path("results/gpt_addition"), help="folder of table and figure")
     arguments = parser.parse_args()
 
