@@ -6,7 +6,8 @@ from pathlib import Path
 
 import matplotlib
 
-from timing import commit, machine
+from ratpg.cli.script import commit
+from timing import machine
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -29,7 +30,7 @@ def write(directory: Path, name: str, rows: Sequence[Row], device: str = "cpu") 
         writer.writeheader()
         writer.writerows(rows)
     (directory / f"{name}.md").write_text(markdown(rows))
-    (directory / f"{name}.machine.txt").write_text(f"{machine(device)}, commit {commit()}\n")
+    (directory / f"{name}.machine.txt").write_text(f"{machine(device)}, commit {commit('benchmarks')}\n")
 
 
 def draw_bars(path: Path, groups: Mapping[str, Mapping[str, float]], label: str, log: bool = False) -> None:

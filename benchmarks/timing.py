@@ -65,17 +65,6 @@ def machine(device: str = "cpu") -> str:
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def commit() -> str:
-    """The commit that is measured, with ``-dirty`` where the code differs from it."""
-    describe = ["git", "describe", "--always"]
-    described = subprocess.run(describe, capture_output=True, text=True)
-    if described.returncode:
-        return "unknown"  # no clone, but a copy of the files
-    name = described.stdout.strip()
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/src", ":/benchmarks"]).returncode
-    return f"{name}-dirty" if changed else name
-
-
 def require_peers() -> None:
     """Ends the program with advice where the libraries that are compared with are not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("stable_baselines3", "sb3_contrib")):

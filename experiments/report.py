@@ -13,7 +13,8 @@ from typing import Any
 
 import matplotlib
 
-from origin import commit, versions
+from ratpg.cli.script import commit
+from versions import versions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ import matplotlib.pyplot as plt
 RESULTS = Path("results")
 SUFFIXES = (".png",)
 """Of figures; an SVG carries its date, and would differ each time."""
-COMMIT = commit()
+COMMIT = commit("experiments")
 """What is run, asked before anything is written."""
 
 Row = dict[str, str]

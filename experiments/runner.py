@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
 import records
-from origin import commit, versions
+from ratpg.cli.script import commit
 from ratpg.training import checkpoint
 from ratpg.training.checkpoint import BadCheckpoint
 from ratpg.training.config import missing_from
 from ratpg.training.logging import read_metrics
 from ratpg.training.trainer import CONFIG
 from run import Run, flat
+from versions import versions
 
 _under_way: set["subprocess.Popen[bytes]"] = set()
 _stopping = threading.Event()
@@ -79,7 +80,7 @@ def _train(run: Run) -> bool:
         arguments = [sys.executable, "-m", "ratpg.cli", *command.split()[1:]]
         with run.beside("log").open("a") as log:
             with run.beside("origins").open("a") as origins:
-                origins.write(f"{commit()} {versions()}\n")
+                origins.write(f"{commit('experiments')} {versions()}\n")
             # In a session of its own: it hears of a Ctrl-C from this process, once.
             with subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True) as process:
                 _under_way.add(process)

@@ -126,7 +126,7 @@ def test_a_training_about_to_start_is_stopped_where_recording_fails(monkeypatch:
     def full(run: Run) -> None:
         raise OSError(28, "No space left on device")
 
-    def slow() -> str:
+    def slow(folder: str) -> str:
         time.sleep(1.0)
         return "commit"
 

@@ -23,6 +23,19 @@ def reproduce(arguments: list[str]) -> int:
     return _run("experiment", arguments)
 
 
+def commit(folder: str) -> str:
+    """The commit that a script of this folder is of, with ``-dirty`` where the code differs from it.
+
+    ``results/`` does not count: it differs as soon as a script has written there.
+    """
+    described = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
+    if described.returncode:
+        return "unknown"  # no clone, but a copy of the files
+    name = described.stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/src", f":/{folder}"]).returncode
+    return f"{name}-dirty" if changed else name
+
+
 def _run(kind: str, arguments: list[str]) -> int:
     folder = REPOSITORY / f"{kind}s"
     # A trailing _ keeps a script from hiding the package of its name from those beside it: mujoco_.py.

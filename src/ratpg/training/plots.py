@@ -109,7 +109,7 @@ def plot_curves(
     stem = output.stem if output.suffix in (".png", ".svg") else output.name
     written = [output.with_name(stem + suffix) for suffix in suffixes]
     for path in written:
-        figure.savefig(path, dpi=150 if lines == 1 else 100)
+        figure.savefig(path, dpi={1: 150, 2: 100}.get(lines, 80))
     plt.close(figure)
     return written
 
