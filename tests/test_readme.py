@@ -25,7 +25,7 @@ def test_the_facade_example_runs_and_leaves_the_natural_gradient() -> None:
 
 def test_every_command_shown_exists() -> None:
     shown = set(re.findall(r"^    ratpg (\w+)", README, re.MULTILINE))
-    assert shown == {"train", "resume", "eval", "plot", "export", "bench", "reproduce"}
+    assert shown == {"train", "resume", "eval", "plot", "video", "export", "bench", "reproduce"}
     assert shown <= {line.split()[0] for line in USAGE.splitlines() if line.startswith("  ")}
 
 

@@ -23,6 +23,7 @@ USAGE = """usage: ratpg COMMAND ...
   resume     continue an interrupted run       ratpg resume RUN_DIR
   eval       run deterministic episodes        ratpg eval RUN_DIR --episodes 10
   plot       draw learning curves              ratpg plot RUN_DIR [RUN_DIR ...]
+  video      film an episode                   ratpg video RUN_DIR
   export     write the policy as ONNX          ratpg export RUN_DIR
   bench      measure speed or memory           ratpg bench throughput
   reproduce  make the paper's evidence again   ratpg reproduce gaussian
@@ -33,6 +34,7 @@ COMMANDS = {
     "resume": "ratpg.cli.train:resume",
     "eval": "ratpg.cli.evaluate:evaluate",
     "plot": "ratpg.cli.plot:plot",
+    "video": "ratpg.integrations.video:video",
     "export": "ratpg.integrations.onnx:export",
     "bench": "ratpg.cli.script:bench",
     "reproduce": "ratpg.cli.script:reproduce",

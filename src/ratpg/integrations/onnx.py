@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ratpg.cli import loading
 from ratpg.cli.arguments import parse
+from ratpg.integrations.output import destination, written_whole
 from ratpg.rl.networks.recurrent import RecurrentBody
 from ratpg.rl.policy import ActorCritic
 from ratpg.training.trainer import load_policy
@@ -120,18 +120,12 @@ class ExportArguments:
 def export(arguments: list[str]) -> int:
     """Writes the file and prints where."""
     options = parse(ExportArguments, "export", arguments)
-    output = options.output or options.run_dir
-    path = (output / "policy.onnx" if output.is_dir() else output).resolve()
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file that could be replaced: name another with --output")
+    path = destination(options.output or options.run_dir, "policy.onnx")
     policy, _ = load_policy(options.run_dir)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it has to say is of packages that nothing here needs
     with loading():  # the exporter imports much
         program = onnx_program(policy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
-        whole = Path(folder) / path.name
+    with written_whole(path) as whole:
         program.save(whole, external_data=False)
-        whole.replace(path)
     print(path)
     return 0

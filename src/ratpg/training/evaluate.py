@@ -1,13 +1,13 @@
 """Deterministic evaluation of a policy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ratpg.rl.envs import Backend, make_vec
+from ratpg.rl.envs import Backend, VecEnv, make_vec
 from ratpg.rl.policy import ActorCritic
 
 LONGEST = 100_000
@@ -32,10 +32,12 @@ def evaluate(
     backend: Backend = "auto",
     threads: int = 1,
     options: Mapping[str, Any] | None = None,
+    watch: Callable[[VecEnv], None] = lambda envs: None,
 ) -> Evaluation:
     """Runs one episode in each of ``episodes`` environments, acting by the distribution's mode.
 
     One episode an environment: taking the first to finish from fewer environments would favour short episodes.
+    ``watch`` is called with the environments at their start and after each step.
 
     Raises:
         ValueError: for an environment with other observations than the policy's, for episodes without an end, and for
@@ -48,8 +50,10 @@ def evaluate(
             raise ValueError(f"the policy was trained on observations {wanted}, and with these options has {given}")
         returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
         memory = policy.new_memory(episodes)
+        watch(envs)
         for _ in range(LONGEST):
             reward, _, _ = envs.step(policy.act(envs.observation, memory))
+            watch(envs)
             returns += np.where(running, reward, 0.0)
             running &= ~envs.done
             if not running.any():

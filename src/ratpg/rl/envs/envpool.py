@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ratpg.rl.envs.flatten import flat_rows, flat_space
-from ratpg.rl.envs.vec_env import Backend, VecEnv
+from ratpg.rl.envs.vec_env import Backend, CannotDraw, VecEnv
 
 try:
     import envpool
@@ -23,6 +23,9 @@ SPLIT = 16
 NICENESS = 5
 """By how much the simulator's threads yield where there are halves: they then have a third of the claim on a core that
 other threads, and other programs, have."""
+
+ENLARGED = 4
+"""By how much images are, to be watched."""
 
 OWN = dict.fromkeys(("num_envs", "seed", "num_threads"), "a setting of the run, not of the environment")
 OWN |= dict.fromkeys(("task", "env_name", "distribution_mode"), "what the environment's id says: choose another id")
@@ -146,6 +149,22 @@ class EnvPoolEnv(VecEnv):
         observation, info = pool.reset(self._ids[group][which])
         observations[info["env_id"]] = flat_rows(self._space, observation)
         return observations, rewards, terminated, truncated
+
+    @property
+    def frames_per_second(self) -> int:
+        return 15  # of Procgen, and of Atari with four frames a step
+
+    def render(self) -> np.ndarray:
+        """The observation, where it is an image: of several the last, ``ENLARGED`` times as large.
+
+        EnvPool's own pictures need OpenGL, and end the process where there is none.
+        """
+        observation = self.observations[0][0]
+        if observation.dtype != np.uint8 or observation.ndim != 3:
+            raise CannotDraw("only images are drawn of environments that EnvPool alone has")
+        colours = 1 if getattr(self._pools[0].spec.config, "gray_scale", False) else 3
+        image = np.broadcast_to(observation[-colours:], (3, *observation.shape[1:])).transpose(1, 2, 0)
+        return image.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
 
     def close(self) -> None:
         for pool in self._pools:

@@ -10,7 +10,9 @@ import torch
 
 from ratpg.rl.envs.env_state import restore, snapshot
 from ratpg.rl.envs.flatten import flat_space
-from ratpg.rl.envs.vec_env import Backend, VecEnv
+from ratpg.rl.envs.vec_env import Backend, CannotDraw, VecEnv
+
+OPENGL = "MuJoCo draws with OpenGL: sudo apt-get install libegl1 libgl1, and MUJOCO_GL=egl where there is no display"
 
 
 def known_ids() -> list[str]:
@@ -32,6 +34,12 @@ def is_known(env_id: str) -> bool:
     except gym.error.Error:
         return False
     return True
+
+
+def drawing_options(env_id: str) -> dict[str, Any]:
+    """Options of an environment with which it can be drawn: MuJoCo's robots by the camera that follows them."""
+    mujoco = env_id in gym.registry and str(gym.registry[env_id].entry_point).startswith("gymnasium.envs.mujoco")
+    return {"render_mode": "rgb_array"} | ({"camera_name": "track"} if mujoco else {})
 
 
 class GymnasiumEnv(VecEnv):
@@ -60,6 +68,22 @@ class GymnasiumEnv(VecEnv):
 
     def _restart(self, group: int, which: np.ndarray) -> None:
         self._venv._autoreset_envs |= which
+
+    @property
+    def frames_per_second(self) -> int:
+        return self._venv.envs[0].metadata.get("render_fps", 30)
+
+    def render(self) -> np.ndarray:
+        """As the environment draws it; it needs `drawing_options`."""
+        env = self._venv.envs[0]
+        try:
+            picture = env.render()
+        except Exception as error:  # whatever the libraries that draw raise
+            hint = f" ({OPENGL})" if hasattr(env.unwrapped, "mujoco_renderer") else ""
+            raise CannotDraw(f"the environment cannot be drawn on this machine: {error}{hint}") from error
+        if not (isinstance(picture, np.ndarray) and picture.ndim == 3):
+            raise CannotDraw("the environment has no pictures: its render mode 'rgb_array' gives none")
+        return picture
 
     def close(self) -> None:
         self._venv.close()

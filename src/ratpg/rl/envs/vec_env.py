@@ -28,6 +28,10 @@ class UnknownEnvironment(ValueError):
     """No backend knows this environment."""
 
 
+class CannotDraw(ValueError):
+    """An environment has no pictures, or not on this machine."""
+
+
 def as_stored(observations: np.ndarray) -> np.ndarray:
     """Raw observations as rollouts keep them: bytes as they are, which images are too large to be more than; float32
     for anything else."""
@@ -118,6 +122,19 @@ class VecEnv(ABC):
     @abstractmethod
     def _restart(self, group: int, which: np.ndarray) -> None:
         """Lets the next step of some of a group's environments, bool ``[n]``, be a reset."""
+
+    @property
+    @abstractmethod
+    def frames_per_second(self) -> int:
+        """Steps that make a second, for someone who watches."""
+
+    @abstractmethod
+    def render(self) -> np.ndarray:
+        """A picture of the first environment, uint8 ``[height, width, 3]``.
+
+        Raises:
+            CannotDraw: where that cannot be had.
+        """
 
     @abstractmethod
     def close(self) -> None: ...

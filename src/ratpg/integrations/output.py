@@ -1,0 +1,32 @@
+"""The one file that a command makes of a run."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def destination(output: Path, name: str) -> Path:
+    """Where a command's file goes, links followed.
+
+    Args:
+        output: the file, or a folder that exists.
+        name: of the file in a folder.
+
+    Raises:
+        ValueError: where something else than a file is in its place.
+    """
+    path = (output / name if output.is_dir() else output).resolve()
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file that could be replaced: name another with --output")
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another path to write to, of the same name; what is written there replaces the file once all of it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
+        whole = Path(folder) / path.name
+        yield whole
+        whole.replace(path)
