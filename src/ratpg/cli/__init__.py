@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with loading():
             command = getattr(importlib.import_module(module), name)
-        return command(arguments[1:])
+        with _terminated_as_interrupted():
+            return command(arguments[1:])
     except Shown:
         return 0
     except SystemExit as end:
@@ -92,6 +93,16 @@ def loading() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Lets SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that what is unfinished is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def complain(error: Exception) -> int:

@@ -16,7 +16,10 @@ def destination(output: Path, name: str) -> Path:
     Raises:
         ValueError: where something else than a file is in its place.
     """
-    path = (output / name if output.is_dir() else output).resolve()
+    try:
+        path = (output / name if output.is_dir() else output).resolve()
+    except RuntimeError as error:  # of Python before 3.13
+        raise ValueError(f"{output} is a link to itself: name another with --output") from error
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file that could be replaced: name another with --output")
     return path

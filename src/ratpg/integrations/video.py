@@ -1,13 +1,15 @@
 """``ratpg video``: an episode of a trained policy as an MP4 file."""
 
-import importlib.util
+import ctypes.util
+import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -17,23 +19,20 @@ from ratpg.cli import loading
 from ratpg.cli.arguments import parse
 from ratpg.integrations.output import destination, written_whole
 from ratpg.rl.envs import VecEnv, envpool, gymnasium
-from ratpg.rl.envs.options import merge_options, parse_options
+from ratpg.rl.envs.options import BadOption, merge_options, parse_options
+from ratpg.rl.envs.vec_env import CannotDraw
 from ratpg.training.evaluate import evaluate
 from ratpg.training.trainer import load_policy
 
-WITHOUT_DISPLAY = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"}
-"""How MuJoCo and pygame draw where there is none; they would look for one, and complain."""
-
 
 @contextmanager
-def film(path: Path) -> Iterator[Callable[[VecEnv], None]]:
+def film(path: Path, av: Any) -> Iterator[Callable[[VecEnv], None]]:
     """What adds the first environment's picture to an MP4 file (H.264) each time it is called; at its own speed.
 
     Args:
         path: of the file.
+        av: the package (PyAV) that encodes.
     """
-    with loading():
-        import av
     with av.open(path, "w", format="mp4") as container:
         stream = None
 
@@ -41,15 +40,35 @@ def film(path: Path) -> Iterator[Callable[[VecEnv], None]]:
             nonlocal stream
             picture = envs.render()
             if stream is None:
+                height, width = (size - size % 2 for size in picture.shape[:2])  # as the format has it
+                if not (height and width):
+                    raise CannotDraw(f"pictures of {picture.shape[1]} by {picture.shape[0]} pixels are too small")
                 stream = container.add_stream("libx264", rate=envs.frames_per_second)
-                stream.height, stream.width = (size - size % 2 for size in picture.shape[:2])  # as the format has it
-                stream.pix_fmt = "yuv420p"  # which all players know
+                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"  # which all players know
             even = np.ascontiguousarray(picture[: stream.height, : stream.width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
 
         yield add
         if stream is not None:
             container.mux(stream.encode())
+
+
+@contextmanager
+def without_window() -> Iterator[None]:
+    """Lets MuJoCo and pygame draw without a display, and without words of their own."""
+    chosen = {"SDL_VIDEODRIVER": "dummy"}
+    if sys.platform == "linux" and ctypes.util.find_library("EGL"):
+        chosen["MUJOCO_GL"] = "egl"  # otherwise it looks for a display first, and ends there
+    before, hook = dict(os.environ), sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None  # of viewers that could not be made, when they are deleted
+    os.environ.update({name: value for name, value in chosen.items() if name not in before})
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        sys.unraisablehook = hook
+        for name in chosen.keys() - before.keys():
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class VideoArguments:
     run_dir: tyro.conf.Positional[Path]
     """Folder of the run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The file, or a folder that exists, for episode.mp4; the run's folder unless given."""
+    """The file, NAME.mp4, or a folder that exists, for episode.mp4; the run's folder unless given."""
     seed: int = 1000
     """Seed of the environment: another one, another episode."""
     env_options: tuple[str, ...] = ()
@@ -72,16 +91,24 @@ def video(arguments: list[str]) -> int:
     options = parse(VideoArguments, "video", arguments)
     require("seed", options.seed, at_least=0)
     path = destination(options.output or options.run_dir, "episode.mp4")
-    if importlib.util.find_spec("av") is None:
-        raise ValueError("filming needs av: pip install av")
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"{path} is no name of an MP4 file: let it end in .mp4")
+    try:
+        with loading():
+            av = importlib.import_module("av")
+    except Exception as error:  # whatever a broken package raises
+        raise ValueError(f"filming needs av, which cannot be imported ({error}): pip install av") from error
     policy, config = load_policy(options.run_dir)
     told, backend = parse_options(merge_options(config.env_options, options.env_options)), config.backend
-    if gymnasium.is_known(config.env) or config.env not in envpool.known_ids():
-        told, backend = gymnasium.drawing_options(config.env) | told, "gymnasium"
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        for name, value in WITHOUT_DISPLAY.items():
-            os.environ.setdefault(name, value)
-    with written_whole(path) as whole, film(whole) as add:
-        result = evaluate(policy, config.env, episodes=1, seed=options.seed, backend=backend, options=told, watch=add)
-    print(f"{path}: a return of {result.mean:.1f}")
+    drawn = gymnasium.is_known(config.env) or config.env not in envpool.known_ids()
+    if drawn:
+        told, backend = gymnasium.drawing_options(config.env, told), "gymnasium"
+    try:
+        with without_window(), written_whole(path) as whole, film(whole, av) as add:
+            result = evaluate(
+                policy, config.env, episodes=1, seed=options.seed, backend=backend, options=told, watch=add
+            )
+    except BadOption as error:
+        raise BadOption(f"{error} (it is filmed in Gymnasium, which has other options than EnvPool)") from error
+    print(f"{path}: a return of {result.mean:z.1f}")
     return 0

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ NICENESS = 5
 other threads, and other programs, have."""
 
 ENLARGED = 4
-"""By how much images are, to be watched."""
+"""By how much images are enlarged, so that they can be watched."""
 
 OWN = dict.fromkeys(("num_envs", "seed", "num_threads"), "a setting of the run, not of the environment")
 OWN |= dict.fromkeys(("task", "env_name", "distribution_mode"), "what the environment's id says: choose another id")
@@ -151,20 +152,21 @@ class EnvPoolEnv(VecEnv):
         return observations, rewards, terminated, truncated
 
     @property
-    def frames_per_second(self) -> int:
-        return 15  # of Procgen, and of Atari with four frames a step
+    def frames_per_second(self) -> Fraction:
+        return Fraction(60, getattr(self._pools[0].spec.config, "frame_skip", 4))  # Atari's; Procgen's are 15
 
     def render(self) -> np.ndarray:
-        """The observation, where it is an image: of several the last, ``ENLARGED`` times as large.
+        """The observation, where it is an image: of several the newest, ``ENLARGED`` times as large.
 
         EnvPool's own pictures need OpenGL, and end the process where there is none.
         """
-        observation = self.observations[0][0]
-        if observation.dtype != np.uint8 or observation.ndim != 3:
+        observation, config = self.observations[0][0], self._pools[0].spec.config
+        image = observation if observation.shape[2:] == (3,) else np.moveaxis(observation, 0, -1)
+        colours = image.shape[-1] // getattr(config, "stack_num", 1)
+        if observation.dtype != np.uint8 or observation.ndim != 3 or colours not in (1, 3):
             raise CannotDraw("only images are drawn of environments that EnvPool alone has")
-        colours = 1 if getattr(self._pools[0].spec.config, "gray_scale", False) else 3
-        image = np.broadcast_to(observation[-colours:], (3, *observation.shape[1:])).transpose(1, 2, 0)
-        return image.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+        newest = np.broadcast_to(image[..., -colours:], (*image.shape[:2], 3))
+        return newest.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
 
     def close(self) -> None:
         for pool in self._pools:

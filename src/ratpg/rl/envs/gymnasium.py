@@ -1,6 +1,8 @@
 """Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
 
+import traceback
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ from ratpg.rl.envs.env_state import restore, snapshot
 from ratpg.rl.envs.flatten import flat_space
 from ratpg.rl.envs.vec_env import Backend, CannotDraw, VecEnv
 
-OPENGL = "MuJoCo draws with OpenGL: sudo apt-get install libegl1 libgl1, and MUJOCO_GL=egl where there is no display"
+OPENGL = "MuJoCo draws with OpenGL: sudo apt-get install libegl1 libgl1"
 
 
 def known_ids() -> list[str]:
@@ -36,10 +38,13 @@ def is_known(env_id: str) -> bool:
     return True
 
 
-def drawing_options(env_id: str) -> dict[str, Any]:
-    """Options of an environment with which it can be drawn: MuJoCo's robots by the camera that follows them."""
+def drawing_options(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment's options, and those with which it is drawn: MuJoCo's robots by the camera that follows them."""
+    drawn = {**options, "render_mode": "rgb_array"}
     mujoco = env_id in gym.registry and str(gym.registry[env_id].entry_point).startswith("gymnasium.envs.mujoco")
-    return {"render_mode": "rgb_array"} | ({"camera_name": "track"} if mujoco else {})
+    if mujoco and "camera_id" not in options:
+        drawn.setdefault("camera_name", "track")
+    return drawn
 
 
 class GymnasiumEnv(VecEnv):
@@ -70,19 +75,21 @@ class GymnasiumEnv(VecEnv):
         self._venv._autoreset_envs |= which
 
     @property
-    def frames_per_second(self) -> int:
-        return self._venv.envs[0].metadata.get("render_fps", 30)
+    def frames_per_second(self) -> Fraction:
+        return Fraction(self._venv.envs[0].metadata.get("render_fps") or 30).limit_denominator(1000)
 
     def render(self) -> np.ndarray:
-        """As the environment draws it; it needs `drawing_options`."""
+        """As the environment draws it, if it was made with `drawing_options`."""
         env = self._venv.envs[0]
         try:
             picture = env.render()
         except Exception as error:  # whatever the libraries that draw raise
+            traceback.clear_frames(error.__traceback__)  # a viewer that was half made complains as it is deleted: now
             hint = f" ({OPENGL})" if hasattr(env.unwrapped, "mujoco_renderer") else ""
-            raise CannotDraw(f"the environment cannot be drawn on this machine: {error}{hint}") from error
-        if not (isinstance(picture, np.ndarray) and picture.ndim == 3):
-            raise CannotDraw("the environment has no pictures: its render mode 'rgb_array' gives none")
+            reason = str(error) or type(error).__name__
+            raise CannotDraw(f"the environment cannot be drawn on this machine: {reason}{hint}") from error
+        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
+            raise CannotDraw("the environment has no pictures: what it renders is no array of bytes [height, width, 3]")
         return picture
 
     def close(self) -> None:

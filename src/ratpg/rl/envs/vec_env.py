@@ -5,6 +5,7 @@ import importlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -125,7 +126,7 @@ class VecEnv(ABC):
 
     @property
     @abstractmethod
-    def frames_per_second(self) -> int:
+    def frames_per_second(self) -> Fraction:
         """Steps that make a second, for someone who watches."""
 
     @abstractmethod
