@@ -58,6 +58,7 @@ def test_tanh_squashes_into_the_bounds() -> None:
         spaces.Box(np.array([-0.1, -0.6, 0.1]), np.array([0.3, 1.1, 0.7]), dtype=np.float64),
         spaces.Box(-np.inf, np.inf, (2,), np.float32),
         spaces.Box(0.0, np.inf, (2,), np.float32),
+        spaces.Box(-1e300, 1e300, (2,), np.float64),
         spaces.Discrete(3, start=-1),
         spaces.MultiDiscrete([3, 2, 4], start=[0, 5, -1]),
         spaces.MultiDiscrete([[3, 2], [4, 2]]),

@@ -40,6 +40,7 @@ def test_each_action_space_has_its_distribution(space: gym.Space, kind: str, hea
         (spaces.Dict({"a": OBSERVATION}), spaces.Discrete(2), "Dict"),
         (OBSERVATION, spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2))), "Tuple"),
         (OBSERVATION, spaces.Box(0.0, np.inf, (2,), np.float32), "bounded on all sides"),
+        (OBSERVATION, spaces.Box(0.0, np.finfo(np.float64).max, (2,), np.float64), "bounded on all sides"),
         (spaces.Box(-1, 1, (), np.float32), spaces.Discrete(2), r"observations.*at least one number"),
         (spaces.Box(-1, 1, (0,), np.float32), spaces.Discrete(2), r"observations.*at least one number"),
         (OBSERVATION, spaces.Box(-1, 1, (0,), np.float32), r"actions.*at least one number"),

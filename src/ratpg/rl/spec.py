@@ -154,7 +154,7 @@ def _actions(space: gym.Space) -> dict[str, Any]:
             f"actions must be a Box, Discrete, MultiDiscrete or MultiBinary space, this environment has {space}"
         )
     low, high = space.low.flatten().tolist(), space.high.flatten().tolist()
-    bounded = np.isfinite(low + high)
+    bounded = np.abs(low + high) < np.finfo(np.float32).max  # the largest number stands for infinity in some
     if bounded.any() and not bounded.all():
         raise UnsupportedSpace(f"actions must be bounded on all sides or none, this environment has {space}")
     if not bounded.all():
