@@ -15,11 +15,11 @@ import atari
 import gaussian
 import identity
 import kaczmarz
-import kaczmarz_decay
 import mujoco_
 import mujoco_long
 import mujoco_paper
 import procgen
+import shared_critic
 import trainings
 from report import markdown, read_csv
 
@@ -46,6 +46,6 @@ if __name__ == "__main__":
     trainings.write("mujoco_long", mujoco_long.RUNS, mujoco_long.draw)
     trainings.write("procgen", procgen.RUNS)
     trainings.write("atari", atari.RUNS)
-    trainings.write("kaczmarz_decay", kaczmarz_decay.RUNS)
+    trainings.write("shared_critic", shared_critic.RUNS)
     for document in DOCUMENTS:
         document.write_text(filled(document.read_text()))

@@ -63,9 +63,10 @@ def test_a_step_of_rat_never_waits_when_it_is_deferred(spec: Any, changes: dict[
     assert waits.found == []
 
 
-def test_a_shared_step_of_rat_never_waits_when_it_is_deferred() -> None:
+@pytest.mark.parametrize("value_advantage", ["pseudo", "sampled"])
+def test_a_shared_step_of_rat_never_waits_when_it_is_deferred(value_advantage: Any) -> None:
     policy = make_policy(SHARED)
-    rat = RAT(policy, RATConfig(), torch.Generator().manual_seed(7))
+    rat = RAT(policy, RATConfig(value_advantage=value_advantage), torch.Generator().manual_seed(7))
     rat.transform.deferred = True
     batch = make_batch(policy)
     columns = batch.observations, batch.actions, batch.log_prob, batch.advantages, batch.returns

@@ -19,7 +19,7 @@ BAD = (
         for value in (-0.1, math.nan, math.inf)
     ]
     + [("value_coefficient", value) for value in (-0.1, math.nan)]
-    + [("curvature_rows", 0), ("critic", "sgd"), ("critic_step_size", 1.1)]
+    + [("curvature_rows", 0), ("critic", "sgd"), ("critic_step_size", 1.1), ("value_advantage", "ones")]
     + [("kaczmarz_decay", value) for value in (-0.1, 1.1, math.nan)]
     + [(name, value) for name in POSITIVE for value in (0.0, -1.0, math.nan, math.inf)]
     + [(name, value) for name in COUNTS for value in (0, -1)]

@@ -1,6 +1,7 @@
 """Updates of shared layers against naive ones with the dense joint scores, in float64."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,10 +18,24 @@ from .problem import ROWS, SHARED, make_batch, make_policy
 DAMPING, COEFFICIENT, STEP = 0.05, 0.7, 0.2
 
 
-def parts(
-    policy: ActorCritic, batch: Batch, index: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Joint scores, scores of the action, gradients of the value, ratio and advantages of a mini-batch."""
+class Parts(NamedTuple):
+    """What the update of a mini-batch is made of: ``n`` rows, ``p`` parameters."""
+
+    of_action: Tensor
+    """Scores of the action, ``[n, p]``."""
+    of_value: Tensor
+    """Gradients of the value, ``[n, p]``."""
+    noise: Tensor
+    residuals: Tensor
+    ratio: Tensor
+    y: Tensor
+
+    @property
+    def joint(self) -> Tensor:
+        return self.of_action + self.noise[:, None] * self.of_value
+
+
+def parts(policy: ActorCritic, batch: Batch, index: Tensor, generator: torch.Generator) -> Parts:
     parameters = list(policy.parameters())
     log_prob = policy.actor(batch.observations[index]).log_prob(batch.actions[index])
     values = policy.critic(batch.observations[index])
@@ -35,31 +50,51 @@ def parts(
             )
     ratio = (log_prob.detach() - batch.log_prob[index]).exp()
     y = batch.advantages[index]
-    y = (y - y.mean()) / y.std(correction=0)
-    return of_action + noise[:, None] * of_value, of_action, residuals[:, None] * of_value, ratio, y
+    return Parts(of_action, of_value, noise, residuals, ratio, (y - y.mean()) / y.std(correction=0))
 
 
-def test_rat_solves_for_advantages_and_ones_and_sums_both_parts() -> None:
+def pseudo(m: Parts) -> Tensor:
+    """The paper's update: one system for advantages and ones, each with the gradient of its own loss."""
+    for_policy = dense.transformed_advantage(m.joint, m.y, m.ratio, DAMPING)
+    for_critic = dense.transformed_advantage(m.joint, torch.ones_like(m.y), m.ratio, DAMPING)
+    return (m.of_action.T @ (m.ratio * for_policy) + COEFFICIENT * m.of_value.T @ (m.residuals * for_critic)) / len(m.y)
+
+
+def sampled(m: Parts) -> Tensor:
+    """The natural gradient with the value drawn as an action."""
+    return dense.natural_gradient(m.joint, m.y + COEFFICIENT * m.noise * m.residuals, m.ratio, DAMPING)
+
+
+@pytest.mark.parametrize("expected", [pseudo, sampled])
+def test_rat_moves_both_networks_at_once(expected: Callable[[Parts], Tensor]) -> None:
     policy, naive = make_policy(SHARED), make_policy(SHARED)
     batch = make_batch(policy)
-    config = RATConfig(
-        damping=DAMPING, step_size=STEP, epochs=2, minibatches=3, entropy_coefficient=0.0, value_coefficient=COEFFICIENT
-    )
+    options: dict[str, Any] = {"damping": DAMPING, "step_size": STEP, "epochs": 2, "minibatches": 3}
+    options |= {"value_coefficient": COEFFICIENT, "value_advantage": expected.__name__, "entropy_coefficient": 0.0}
     before = nn.utils.parameters_to_vector(policy.parameters()).detach()
-    RAT(policy, config, torch.Generator().manual_seed(7)).update(batch)
+    RAT(policy, RATConfig(**options), torch.Generator().manual_seed(7)).update(batch)
 
     naive.value_head.update(batch.returns)
     generator = torch.Generator().manual_seed(7)
     for _ in range(2):
         for index in torch.randperm(ROWS, generator=generator).tensor_split(3):
-            joint, of_action, of_error, ratio, y = parts(naive, batch, index, generator)
-            for_policy = dense.transformed_advantage(joint, y, ratio, DAMPING)
-            for_critic = dense.transformed_advantage(joint, torch.ones_like(y), ratio, DAMPING)
-            g = (of_action.T @ (ratio * for_policy) + COEFFICIENT * of_error.T @ for_critic) / len(index)
+            g = expected(parts(naive, batch, index, generator))
             vector = nn.utils.parameters_to_vector(naive.parameters()).detach()
             nn.utils.vector_to_parameters(vector + STEP * g, naive.parameters())
-    actual, expected = (nn.utils.parameters_to_vector(p.parameters()).detach() for p in (policy, naive))
-    assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-7
+    after, wanted = (nn.utils.parameters_to_vector(p.parameters()).detach() for p in (policy, naive))
+    assert ((after - wanted).norm() / (wanted - before).norm()).item() < 1e-7
+
+
+def test_a_value_drawn_as_an_action_gives_the_gradient_of_both_losses_in_the_mean() -> None:
+    policy = make_policy(SHARED)
+    m = parts(policy, make_batch(policy), torch.arange(ROWS), torch.Generator().manual_seed(7))
+    weights = m.ratio / ROWS
+    gradient = m.of_action.T @ (weights * m.y) + m.of_value.T @ (weights * m.residuals)
+    mean = torch.zeros_like(gradient)
+    for noise in torch.randn(20_000, ROWS, generator=torch.Generator().manual_seed(8)).double().split(1000):
+        for_rows = weights * (m.y + noise * m.residuals)
+        mean += (for_rows @ m.of_action + (noise * for_rows) @ m.of_value).sum(0) / 20_000
+    assert ((mean - gradient).norm() / gradient.norm()).item() < 0.02
 
 
 def test_a_system_that_needs_more_than_cholesky_is_counted() -> None:
@@ -79,9 +114,9 @@ def test_diag_divides_by_the_joint_diagonal() -> None:
     naive.value_head.update(batch.returns)
     generator = torch.Generator().manual_seed(7)
     for index in torch.randperm(ROWS, generator=generator).tensor_split(3):
-        joint, of_action, of_error, ratio, y = parts(naive, batch, index, generator)
-        diagonal = (joint.T @ dense.covariance(ratio) @ joint).diagonal()
-        g = (of_action.T @ (ratio * y) + COEFFICIENT * of_error.sum(0)) / len(index)
+        m = parts(naive, batch, index, generator)
+        diagonal = (m.joint.T @ dense.covariance(m.ratio) @ m.joint).diagonal()
+        g = (m.of_action.T @ (m.ratio * m.y) + COEFFICIENT * m.of_value.T @ m.residuals) / len(index)
         vector = nn.utils.parameters_to_vector(naive.parameters()).detach()
         nn.utils.vector_to_parameters(vector + STEP * g / (diagonal + DAMPING), naive.parameters())
     actual, expected = (nn.utils.parameters_to_vector(p.parameters()).detach() for p in (policy, naive))

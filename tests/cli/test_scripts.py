@@ -14,7 +14,7 @@ from ratpg.cli import main, script
 from .command import PATIENCE, Command, wait_for
 
 BENCHMARKS = {"rollout", "throughput", "time_to_return", "update_cost"}
-EXPERIMENTS = {"ablation", "gaussian", "identity", "kaczmarz", "kaczmarz_decay", "mujoco"}
+EXPERIMENTS = {"ablation", "gaussian", "identity", "kaczmarz", "mujoco", "shared_critic"}
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import ablation
 import atari
 import identity
 import kaczmarz
-import kaczmarz_decay
 import mujoco_
 import mujoco_long
 import mujoco_paper
 import procgen
 import records
+import shared_critic
 import suite
 import trainings
 from records import curves_of, results_of, table_of
@@ -29,7 +29,7 @@ TRAININGS = SUITES | {
     "ablation": ablation.runs(),
     "procgen": procgen.RUNS,
     "atari": atari.RUNS,
-    "kaczmarz_decay": kaczmarz_decay.RUNS,
+    "shared_critic": shared_critic.RUNS,
 }
 
 

@@ -57,6 +57,9 @@ class RATConfig:
     """Importance ratios are clamped to this range."""
     value_coefficient: float = 1.0
     """With shared layers: weight of the critic's loss beside the surrogate."""
+    value_advantage: Literal["pseudo", "sampled"] = "pseudo"
+    """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "sampled" takes the value that is
+    drawn for one more action, whose advantage is how much nearer it comes to the return."""
     critic: Literal["adam", "gauss-newton"] = "adam"
     """With separate networks: how the critic is fitted."""
     critic_learning_rate: float = 1e-3
@@ -79,6 +82,8 @@ class RATConfig:
             require(name, getattr(self, name), at_least=0)
         if self.critic not in ("adam", "gauss-newton"):
             raise BadConfig(f"critic must be adam or gauss-newton, got '{self.critic}'")
+        if self.value_advantage not in ("pseudo", "sampled"):
+            raise BadConfig(f"value_advantage must be pseudo or sampled, got '{self.value_advantage}'")
         require("step_size", self.step_size, above=0)
         require("curvature_rows", self.curvature_rows, at_least=1)
         require("max_step_norm", self.max_step_norm, above=0)
@@ -115,6 +120,10 @@ class RAT:
     Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
+    With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid ``−½(R − V − ε)²``:
+    its advantage is ``ε (R − V)``, as the other terms do not depend on ``ε``'s sign, and one system is solved for
+    ``y + c_V ε (R − V)``. This ``HᵀΣÃ`` is the damped natural gradient of ``mean(w y log π) − c_V mean(w ½(R − V)²)``;
+    with the pseudo-advantage it is that of neither term, as ``∇ log π`` and ``∇V`` are no rows of the system.
 
     Args:
         policy: the policy to improve, in place.
@@ -257,11 +266,15 @@ class RAT:
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, observations, actions, noise)
         ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
+        errors = targets - values
+        if self.config.value_advantage == "sampled":
+            advantages = advantages + self.config.value_coefficient * noise * errors.detach()
+            step = self.transform(score, advantages, ratio)
+            return self._move(step.direction, size), _failed(step.solution, size)
         solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
         transformed = solution.x
-        errors = (targets - values).square()
         gain = (ratio * transformed[:, 0] * log_prob).mean()
-        gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors).mean()
+        gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors.square()).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
         direction = dict(zip(self.transform.parameters, gradients, strict=True))
         return self._move(direction, size), _failed(solution, size)
