@@ -120,10 +120,9 @@ class RAT:
     Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
-    With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid ``−½(R − V − ε)²``:
-    its advantage is ``ε (R − V)``, as the other terms do not depend on ``ε``'s sign, and one system is solved for
-    ``y + c_V ε (R − V)``. This ``HᵀΣÃ`` is the damped natural gradient of ``mean(w y log π) − c_V mean(w ½(R − V)²)``;
-    with the pseudo-advantage it is that of neither term, as ``∇ log π`` and ``∇V`` are no rows of the system.
+    With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid
+    ``−½(R − V − ε)²``: its score is ``ε ∇V``, its advantage ``ε (R − V)``, as the other terms do not depend on ``ε``'s
+    sign, and ``g`` is the gradient of ``mean(w Ã log π) + c_V mean(w Ã_V ε V)``, ``Ã_V`` solving for this advantage.
 
     Args:
         policy: the policy to improve, in place.
@@ -266,15 +265,16 @@ class RAT:
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, observations, actions, noise)
         ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
-        errors = targets - values
-        if self.config.value_advantage == "sampled":
-            advantages = advantages + self.config.value_coefficient * noise * errors.detach()
-            step = self.transform(score, advantages, ratio)
-            return self._move(step.direction, size), _failed(step.solution, size)
-        solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
-        transformed = solution.x
-        gain = (ratio * transformed[:, 0] * log_prob).mean()
-        gain = gain - 0.5 * self.config.value_coefficient * (transformed[:, 1] * errors.square()).mean()
+        errors, coefficient = targets - values, self.config.value_coefficient
+        sampled = self.config.value_advantage == "sampled"
+        of_value = noise * errors.detach() if sampled else torch.ones_like(errors)
+        solution = self.transform.solve(score, torch.stack([advantages, of_value], 1), ratio)
+        for_action, for_value = solution.x.unbind(1)
+        gain = (ratio * for_action * log_prob).mean()
+        if sampled:
+            gain = gain + coefficient * (ratio * for_value * noise * values).mean()
+        else:
+            gain = gain - 0.5 * coefficient * (for_value * errors.square()).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
         direction = dict(zip(self.transform.parameters, gradients, strict=True))
         return self._move(direction, size), _failed(solution, size)
