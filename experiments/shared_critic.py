@@ -17,7 +17,7 @@ VARIANTS = {
     "paper-pseudo-value-0.1": ("--preset", "paper", *LESS),
     "paper-sampled": ("--preset", "paper", "--value-advantage", "sampled"),
     "default-pseudo": ("--value-advantage", "pseudo", "--max-step-norm", "0.5", *LESS),
-    "default-sampled": ("--value-advantage", "sampled"),
+    "default-sampled": ("--value-advantage", "sampled", "--critic-step-size", "0.2"),
 }
 """With the steps of the preset ``default`` the pseudo-advantage diverges, unless their norm is bounded."""
 RUNS = [

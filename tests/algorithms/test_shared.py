@@ -73,7 +73,8 @@ def test_rat_moves_both_networks_at_once(expected: Callable[[Parts], Tensor]) ->
     policy, naive = make_policy(SHARED), make_policy(SHARED)
     batch = make_batch(policy)
     options: dict[str, Any] = {"damping": DAMPING, "step_size": STEP, "epochs": 2, "minibatches": 3}
-    options |= {"value_coefficient": COEFFICIENT, "value_advantage": expected.__name__, "entropy_coefficient": 0.0}
+    options |= {"value_coefficient": COEFFICIENT, "critic_step_size": COEFFICIENT * STEP, "entropy_coefficient": 0.0}
+    options |= {"value_advantage": expected.__name__}
     before = nn.utils.parameters_to_vector(policy.parameters()).detach()
     RAT(policy, RATConfig(**options), torch.Generator().manual_seed(7)).update(batch)
 

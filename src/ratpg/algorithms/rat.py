@@ -56,7 +56,7 @@ class RATConfig:
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
     value_coefficient: float = 1.0
-    """With shared layers: weight of the critic's loss beside the surrogate."""
+    """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate."""
     value_advantage: Literal["pseudo", "sampled"] = "pseudo"
     """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "sampled" takes the value that is
     drawn for one more action, whose advantage is how much nearer it comes to the return."""
@@ -69,7 +69,8 @@ class RATConfig:
     critic_damping: float = 0.1
     """Damping λ of the critic's Gauss-Newton matrix, >= 0."""
     critic_step_size: float = 0.1
-    """First step size of the Gauss-Newton critic; adapted to its KL band after each rollout."""
+    """First step size of the Gauss-Newton critic, adapted to its KL band after each rollout; with shared layers and a
+    sampled value the size of the critic's part of a step, which stays."""
     critic_kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for half the mean squared change of the normalised values, to which the Gauss-Newton step is adapted."""
     critic_epochs: int = 4
@@ -122,7 +123,7 @@ class RAT:
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
     With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid
     ``−½(R − V − ε)²``: its score is ``ε ∇V``, its advantage ``ε (R − V)``, as the other terms do not depend on ``ε``'s
-    sign, and ``g`` is the gradient of ``mean(w Ã log π) + c_V mean(w Ã_V ε V)``, ``Ã_V`` solving for this advantage.
+    sign, and ``ηg`` is the gradient of ``η mean(w Ã log π) + η_V mean(w Ã_V ε V)``, ``Ã_V`` solving for this advantage.
 
     Args:
         policy: the policy to improve, in place.
@@ -265,16 +266,15 @@ class RAT:
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, observations, actions, noise)
         ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
-        errors, coefficient = targets - values, self.config.value_coefficient
-        sampled = self.config.value_advantage == "sampled"
+        errors, sampled = targets - values, self.config.value_advantage == "sampled"
         of_value = noise * errors.detach() if sampled else torch.ones_like(errors)
         solution = self.transform.solve(score, torch.stack([advantages, of_value], 1), ratio)
         for_action, for_value = solution.x.unbind(1)
         gain = (ratio * for_action * log_prob).mean()
-        if sampled:
-            gain = gain + coefficient * (ratio * for_value * noise * values).mean()
+        if sampled:  # of a size of its own: a critic cannot wait where the policy's step becomes small
+            gain = gain + self.config.critic_step_size / size * (ratio * for_value * noise * values).mean()
         else:
-            gain = gain - 0.5 * coefficient * (for_value * errors.square()).mean()
+            gain = gain - 0.5 * self.config.value_coefficient * (for_value * errors.square()).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
         direction = dict(zip(self.transform.parameters, gradients, strict=True))
         return self._move(direction, size), _failed(solution, size)

@@ -192,7 +192,7 @@ ALGORITHM_TASKS: dict[str, dict[str, dict[str, Any]]] = {
 divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes on
 to better ones if its actions stay wide (``results/default_search``)."""
 
-SHARED: dict[str, dict[str, Any]] = {"rat": {"value_advantage": "sampled"}}
+SHARED: dict[str, dict[str, Any]] = {"rat": {"value_advantage": "sampled", "critic_step_size": 0.2}}
 """What the default preset of an algorithm has otherwise where layers are shared."""
 
 
