@@ -122,8 +122,9 @@ class RAT:
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
     With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid
-    ``−½(R − V − ε)²``: its score is ``ε ∇V``, its advantage ``ε (R − V)``, as the other terms do not depend on ``ε``'s
-    sign, and ``ηg`` is the gradient of ``η mean(w Ã log π) + η_V mean(w Ã_V ε V)``, ``Ã_V`` solving for this advantage.
+    ``−½(R − V − ε)²``: its advantage is ``ε (R − V)``, as the other terms do not depend on ``ε``'s sign. One system is
+    solved for ``y + (η_V/η) ε (R − V)``, and ``g = HᵀΣÃ`` is the natural gradient of
+    ``mean(w y log π) − (η_V/η) mean(w ½(R − V)²)``, estimated with these ``ε``.
 
     Args:
         policy: the policy to improve, in place.
@@ -266,15 +267,15 @@ class RAT:
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, observations, actions, noise)
         ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
-        errors, sampled = targets - values, self.config.value_advantage == "sampled"
-        of_value = noise * errors.detach() if sampled else torch.ones_like(errors)
-        solution = self.transform.solve(score, torch.stack([advantages, of_value], 1), ratio)
+        errors = targets - values
+        if self.config.value_advantage == "sampled":
+            weight = self.config.critic_step_size / size  # a critic cannot wait where the policy's step becomes small
+            step = self.transform(score, advantages + weight * noise * errors.detach(), ratio)
+            return self._move(step.direction, size), _failed(step.solution, size)
+        solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
         for_action, for_value = solution.x.unbind(1)
         gain = (ratio * for_action * log_prob).mean()
-        if sampled:  # of a size of its own: a critic cannot wait where the policy's step becomes small
-            gain = gain + self.config.critic_step_size / size * (ratio * for_value * noise * values).mean()
-        else:
-            gain = gain - 0.5 * self.config.value_coefficient * (for_value * errors.square()).mean()
+        gain = gain - 0.5 * self.config.value_coefficient * (for_value * errors.square()).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
         direction = dict(zip(self.transform.parameters, gradients, strict=True))
         return self._move(direction, size), _failed(solution, size)
