@@ -192,8 +192,9 @@ ALGORITHM_TASKS: dict[str, dict[str, dict[str, Any]]] = {
 divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes on
 to better ones if its actions stay wide (``results/default_search``)."""
 
-SHARED: dict[str, dict[str, Any]] = {"rat": {"value_advantage": "sampled", "critic_step_size": 0.2}}
-"""What the default preset of an algorithm has otherwise where layers are shared."""
+SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
+"""What the default preset of an algorithm has otherwise where layers are shared. RAT's pseudo-advantage, by which the
+critic's loss is multiplied, is up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
 
 
 def preset(algo: str, name: str, env: str, shared: bool = False) -> dict[str, Any]:
