@@ -1,4 +1,4 @@
-"""RAT with shared layers on Hopper and HalfCheetah: the paper's pseudo-advantage, and a value drawn as an action.
+"""RAT with shared layers on Hopper and HalfCheetah: the paper's pseudo-advantage, and residuals with rows of their own.
 
     ratpg reproduce shared_critic [--parallel 2] [--seeds 0]
 
@@ -12,14 +12,14 @@ from trainings import run
 
 TASKS = ("Hopper-v4", "HalfCheetah-v4")
 LESS = ("--value-coefficient", "0.1")
-UNBOUNDED = ("--max-step-norm", "None", "--value-coefficient", "1.0")
-"""Without what the preset ``default`` has for the pseudo-advantage, which diverges otherwise."""
+BOUNDED = ("--critic-step-size", "0.1", "--max-step-norm", "0.5", "--value-coefficient", "0.1")
+"""What the pseudo-advantage needs beside the preset ``default``, without which it diverges."""
 VARIANTS = {
     "paper-pseudo": ("--preset", "paper"),
     "paper-pseudo-value-0.1": ("--preset", "paper", *LESS),
-    "paper-sampled": ("--preset", "paper", "--value-advantage", "sampled"),
-    "default-pseudo": (),
-    "default-sampled": ("--value-advantage", "sampled", "--critic-step-size", "0.2", *UNBOUNDED),
+    "paper-residual": ("--preset", "paper", "--value-advantage", "residual"),
+    "default-pseudo": ("--value-advantage", "pseudo", *BOUNDED),
+    "default-residual": (),
 }
 RUNS = [
     Run(f"shared-{name}", env, seed, STEPS, ("--algo", "rat", "--shared", *flags))

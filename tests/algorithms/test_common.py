@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rat": {"epochs": 2, "minibatches": 3, "critic_epochs": 1, "critic_minibatches": 2},
     "rat, gauss-newton critic": {"critic": "gauss-newton", "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "rat, curvature of some rows": {"curvature_rows": 5, "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
+    "rat, residuals": {"value_advantage": "residual", "epochs": 2, "minibatches": 3},
     "trpo": {"critic_epochs": 1, "critic_minibatches": 2},
     "trpo, steps of mini-batches": {"target_kl": None, "epochs": 2, "minibatches": 3, "critic_minibatches": 2},
     "acktr": {"damping": 0.1, "epochs": 2, "minibatches": 3},
@@ -45,6 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 SEPARATE_ONLY = ("trpo", "sophia")
 """Algorithms without a form for shared layers; RAT with these options has none either."""
 NOT_FOR = {
+    "rat, residuals": ("gaussian", "censored", "categorical", "multi-categorical", "bernoulli", "recurrent"),
     "rat, gauss-newton critic": ("shared", "shared and categorical", "shared and recurrent"),
     "rat, curvature of some rows": ("shared", "shared and categorical", "recurrent", "shared and recurrent"),
 }

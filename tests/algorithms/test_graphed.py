@@ -63,19 +63,19 @@ def test_a_step_of_rat_never_waits_when_it_is_deferred(spec: Any, changes: dict[
     assert waits.found == []
 
 
-@pytest.mark.parametrize("value_advantage", ["pseudo", "sampled"])
+@pytest.mark.parametrize("value_advantage", ["pseudo", "residual"])
 def test_a_shared_step_of_rat_never_waits_when_it_is_deferred(value_advantage: Any) -> None:
     policy = make_policy(SHARED)
     rat = RAT(policy, RATConfig(value_advantage=value_advantage), torch.Generator().manual_seed(7))
     rat.transform.deferred = True
     batch = make_batch(policy)
-    columns = batch.observations, batch.actions, batch.log_prob, batch.advantages, batch.returns
+    columns = [batch.observations, batch.actions, batch.log_prob, batch.advantages, batch.returns]
+    columns += [value_noise(batch, rat.generator)] if value_advantage == "pseudo" else []
     scalars = torch.tensor(0.1).double(), torch.tensor(0.01).double()
-    noise = value_noise(batch, rat.generator)
     for _ in range(4):  # as above
-        rat._shared_step(*columns, noise, *scalars)
+        rat._launch(*columns, *scalars)
     with Waits() as waits:
-        rat._shared_step(*columns, noise, *scalars)
+        rat._launch(*columns, *scalars)
     assert waits.found == []
 
 
@@ -138,16 +138,18 @@ def test_on_a_cpu_the_function_is_called_as_it_is() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
-    "spec", [GAUSSIAN, CENSORED, DISCRETE, SHARED], ids=["gaussian", "censored", "discrete", "shared"]
+    ("spec", "changes"),
+    [(GAUSSIAN, {}), (CENSORED, {}), (DISCRETE, {}), (SHARED, {}), (SHARED, {"value_advantage": "residual"})],
+    ids=["gaussian", "censored", "discrete", "shared", "residual"],
 )
-def test_a_captured_update_is_the_update(spec: Any) -> None:
+def test_a_captured_update_is_the_update(spec: Any, changes: dict[str, Any]) -> None:
     def parameters(wrap: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
         policy = make_policy(spec)
         batch = make_batch(copy.deepcopy(policy))
         policy = policy.cuda()
-        rat = RAT(policy, RATConfig(epochs=2 * WARM_UP), torch.Generator().manual_seed(7))
+        rat = RAT(policy, RATConfig(epochs=2 * WARM_UP, **changes), torch.Generator().manual_seed(7))
         if rat.critic is None:
-            rat._launch = wrap(rat._shared_step)
+            rat._launch = wrap(rat._residual_step if changes else rat._pseudo_step)
         else:
             rat._launch, rat.critic._launch = wrap(rat._actor_step), wrap(rat.critic._step)
             rat._launch_measured = wrap(partial(rat._actor_step, measured=True))

@@ -12,7 +12,7 @@ import pytest
 from cli.command import Command
 from ratpg import __version__
 from ratpg.algorithms import RATConfig
-from ratpg.cli.arguments import parse_train
+from ratpg.cli.arguments import BadArguments, parse_train
 from ratpg.training import checkpoint
 from ratpg.training.config import TrainConfig
 from ratpg.training.logging import ProgressDisplay
@@ -58,6 +58,19 @@ def test_every_hyperparameter_is_a_flag_under_its_own_name(ratpg: Command) -> No
 def test_every_preset_of_every_algorithm_is_had_by_the_command(algo: str, name: str) -> None:
     config = parse_train(["--env", "Ant-v4", "--algo", algo, "--preset", name])
     assert config == TrainConfig(**preset(algo, name, "Ant-v4"))
+
+
+@pytest.mark.parametrize("flag", ["--total-timesteps", "--total_timesteps"])
+def test_the_preset_is_that_of_so_many_steps(flag: str) -> None:
+    config = parse_train(["--env", "Hopper-v4", flag, "10_000_000"])
+    assert config == TrainConfig(
+        **preset("rat", "default", "Hopper-v4", total_timesteps=10**7) | {"total_timesteps": 10**7}
+    )
+    assert (
+        parse_train([f"{flag}=10000000", "--env", "Hopper-v4", "--weight-decay", "0.5"]).algorithm.weight_decay == 0.5
+    )
+    with pytest.raises(BadArguments, match="total-timesteps"):
+        parse_train(["--env", "Hopper-v4", flag, "many"])
 
 
 def test_flags_reach_the_run(ratpg: Command, tmp_path: Path) -> None:

@@ -83,11 +83,19 @@ def test_some_tasks_have_values_of_their_own_by_default(
     assert preset(algo, "paper", env) == preset(algo, "paper", "Hopper-v4") | {"env": env}
 
 
-def test_rats_step_is_bounded_by_default_where_layers_are_shared() -> None:
+def test_rats_critic_has_rows_of_its_own_by_default_where_layers_are_shared() -> None:
     shared = preset("rat", "default", "Hopper-v4", shared=True)["algorithm"]
-    assert shared == replace(RATConfig(), max_step_norm=0.5, value_coefficient=0.1)
+    assert shared == replace(RATConfig(), value_advantage="residual", critic_step_size=0.2)
     assert preset("rat", "paper", "Hopper-v4", shared=True) == preset("rat", "paper", "Hopper-v4")
     assert preset("ppo", "default", "Hopper-v4", shared=True) == preset("ppo", "default", "Hopper-v4")
+
+
+@pytest.mark.parametrize(("steps", "weight_decay"), [(200, 1e-3), (1_000_000, 1e-3), (10_000_000, 1e-4)])
+def test_rats_weight_decay_is_less_where_there_are_more_steps(steps: int, weight_decay: float) -> None:
+    algorithm = preset("rat", "default", "Hopper-v4", total_timesteps=steps)["algorithm"]
+    assert algorithm == replace(RATConfig(), weight_decay=weight_decay)
+    assert preset("rat", "paper", "Hopper-v4", total_timesteps=steps) == preset("rat", "paper", "Hopper-v4")
+    assert preset("acktr", "default", "Hopper-v4", total_timesteps=steps) == preset("acktr", "default", "Hopper-v4")
 
 
 def test_an_unknown_algorithm_or_preset_is_refused_with_those_there_are() -> None:

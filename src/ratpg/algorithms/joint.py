@@ -33,6 +33,27 @@ def joint_score(
     return log_prob + noise * values, log_prob, values
 
 
+def joint_rows(policy: ActorCritic, observations: Observations, actions: Tensor) -> Tensor:
+    """``log π`` and ``V`` of each sample, one after the other.
+
+    A row is an output of one forward pass, so that each observation is passed twice.
+
+    Args:
+        policy: with shared layers.
+        observations, actions: columns of a `Batch`.
+
+    Returns:
+        ``[2 B]``, with its graph: the log-probability of the first sample, its value in PopArt's units, that of the
+        second, and so on.
+    """
+    count = len(observations) if isinstance(observations, Tensor) else observations.inputs.shape[1]
+    twice = torch.arange(count, device=actions.device).repeat_interleave(2)
+    distribution, values = policy.actor_critic(observations[twice])
+    log_prob = distribution.log_prob(actions.repeat_interleave(2, 0))
+    of_value = torch.arange(len(values), device=values.device) % 2 == 1
+    return torch.where(of_value, values, log_prob)
+
+
 def require_separate(policy: ActorCritic, algo: str) -> None:
     """Raises `BadConfig` where actor and critic share layers."""
     if policy.spec.shared:

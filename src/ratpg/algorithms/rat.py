@@ -12,7 +12,7 @@ from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import GAUSS_NEWTON_BOUNDS, AdamCritic, Critic, GaussNewtonCritic
 from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.graphed import Launch, launched
-from ratpg.algorithms.joint import joint_score, value_noise
+from ratpg.algorithms.joint import joint_rows, joint_score, value_noise
 from ratpg.natgrad import AdvantageTransform, Solution
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch, normalized
@@ -56,10 +56,11 @@ class RATConfig:
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
     value_coefficient: float = 1.0
-    """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate."""
-    value_advantage: Literal["pseudo", "sampled"] = "pseudo"
-    """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "sampled" takes the value that is
-    drawn for one more action, whose advantage is how much nearer it comes to the return."""
+    """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate. A pseudo-advantage is
+    up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
+    value_advantage: Literal["pseudo", "residual"] = "pseudo"
+    """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "residual" gives each sample a
+    second row, the gradient of its value, whose advantage is how far the return is from it."""
     critic: Literal["adam", "gauss-newton"] = "adam"
     """With separate networks: how the critic is fitted."""
     critic_learning_rate: float = 1e-3
@@ -69,8 +70,8 @@ class RATConfig:
     critic_damping: float = 0.1
     """Damping λ of the critic's Gauss-Newton matrix, >= 0."""
     critic_step_size: float = 0.1
-    """First step size of the Gauss-Newton critic, adapted to its KL band after each rollout; with shared layers and a
-    sampled value the size of the critic's part of a step, which stays."""
+    """First step size of the Gauss-Newton critic, adapted to its KL band after each rollout; with shared layers and
+    residuals the size of the critic's part of a step, which stays."""
     critic_kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for half the mean squared change of the normalised values, to which the Gauss-Newton step is adapted."""
     critic_epochs: int = 4
@@ -83,8 +84,8 @@ class RATConfig:
             require(name, getattr(self, name), at_least=0)
         if self.critic not in ("adam", "gauss-newton"):
             raise BadConfig(f"critic must be adam or gauss-newton, got '{self.critic}'")
-        if self.value_advantage not in ("pseudo", "sampled"):
-            raise BadConfig(f"value_advantage must be pseudo or sampled, got '{self.value_advantage}'")
+        if self.value_advantage not in ("pseudo", "residual"):
+            raise BadConfig(f"value_advantage must be pseudo or residual, got '{self.value_advantage}'")
         require("step_size", self.step_size, above=0)
         require("curvature_rows", self.curvature_rows, at_least=1)
         require("max_step_norm", self.max_step_norm, above=0)
@@ -121,10 +122,9 @@ class RAT:
     Where actor and critic share layers, the scores are those of the joint likelihood of the action and of a value
     drawn from ``N(V(s), 1)``, ``∇ log π + ε ∇V``; one system is solved for the advantages and for the critic's
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
-    With ``value_advantage="sampled"`` the value drawn, ``V + ε``, is one more action instead, paid
-    ``−½(R − V − ε)²``: its advantage is ``ε (R − V)``, as the other terms do not depend on ``ε``'s sign. One system is
-    solved for ``y + (η_V/η) ε (R − V)``, and ``g = HᵀΣÃ`` is the natural gradient of
-    ``mean(w y log π) − (η_V/η) mean(w ½(R − V)²)``, estimated with these ``ε``.
+    With ``value_advantage="residual"`` nothing is drawn: each sample has two rows, ``∇ log π`` with its advantage ``y``
+    and ``∇V`` with ``(η_V/η) (R − V)``, as the Fisher matrix of ``N(V(s), 1)`` is ``∇V ∇Vᵀ``. The step is ``HᵀΣÃ`` of
+    these ``2B`` rows, the natural gradient of ``mean(w y log π) − (η_V/η) mean(w ½(R − V)²)``.
 
     Args:
         policy: the policy to improve, in place.
@@ -154,7 +154,9 @@ class RAT:
         self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz
         self.transform.deferred = policy.device.type == "cuda"
         self.measures = not (self.shared or config.curvature_rows)
-        self._launch: Launch = self._shared_step if self.shared else self._actor_step
+        self._pseudo = self.shared and config.value_advantage == "pseudo"
+        of_both = self._pseudo_step if self._pseudo else self._residual_step
+        self._launch: Launch = of_both if self.shared else self._actor_step
         self._launch_measured: Launch = partial(self._actor_step, measured=True)
         if not config.kaczmarz_decay:  # what is carried from one mini-batch to the next is no part of a captured graph
             self._launch = launched(policy, self._launch)
@@ -184,8 +186,8 @@ class RAT:
                 columns = minibatch.observations, minibatch.actions, minibatch.log_prob, minibatch.advantages
                 if self.critic is None:
                     targets = self.policy.value_head.normalize(minibatch.returns)
-                    noise = value_noise(minibatch, self.generator)
-                    norm, failed = self._launch(*columns, targets, noise, size, bonus)
+                    noise = (value_noise(minibatch, self.generator),) if self._pseudo else ()
+                    norm, failed = self._launch(*columns, targets, *noise, size, bonus)
                 elif self.measures and cosine is None:
                     norm, failed, cosine = self._launch_measured(*columns, size, bonus)
                 else:
@@ -252,7 +254,7 @@ class RAT:
         taken = norm, _failed(step.solution, size)
         return taken if step.reference is None else (*taken, _cosine(step.direction, step.reference))
 
-    def _shared_step(
+    def _pseudo_step(
         self,
         observations: Observations,
         actions: Tensor,
@@ -267,18 +269,33 @@ class RAT:
         with self.transform.record():
             score, log_prob, values = joint_score(self.policy, observations, actions, noise)
         ratio, advantages = self._ratio_and_advantages(log_prob.detach(), behaviour, advantages, bonus)
-        errors = targets - values
-        if self.config.value_advantage == "sampled":
-            weight = self.config.critic_step_size / size  # a critic cannot wait where the policy's step becomes small
-            step = self.transform(score, advantages + weight * noise * errors.detach(), ratio)
-            return self._move(step.direction, size), _failed(step.solution, size)
         solution = self.transform.solve(score, torch.stack([advantages, torch.ones_like(advantages)], 1), ratio)
         for_action, for_value = solution.x.unbind(1)
         gain = (ratio * for_action * log_prob).mean()
-        gain = gain - 0.5 * self.config.value_coefficient * (for_value * errors.square()).mean()
+        gain = gain - 0.5 * self.config.value_coefficient * (for_value * (targets - values).square()).mean()
         gradients = torch.autograd.grad(gain, list(self.transform.parameters.values()))
         direction = dict(zip(self.transform.parameters, gradients, strict=True))
         return self._move(direction, size), _failed(solution, size)
+
+    def _residual_step(
+        self,
+        observations: Observations,
+        actions: Tensor,
+        behaviour: Tensor,
+        advantages: Tensor,
+        targets: Tensor,
+        size: Tensor,
+        bonus: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """As `_pseudo_step`, from two rows a sample."""
+        with self.transform.record():
+            rows = joint_rows(self.policy, observations, actions)
+        log_prob, values = rows.detach().unflatten(0, (-1, 2)).unbind(1)
+        ratio, advantages = self._ratio_and_advantages(log_prob, behaviour, advantages, bonus)
+        weight = self.config.critic_step_size / size  # a critic cannot wait where the policy's step becomes small
+        y = torch.stack([advantages, weight * (targets - values)], 1).flatten()
+        step = self.transform(rows, y, 2 * ratio.repeat_interleave(2))  # twice, as Σ divides by the number of rows
+        return self._move(step.direction, size), _failed(step.solution, size)
 
     def _ratio_and_advantages(
         self, log_prob: Tensor, behaviour: Tensor, advantages: Tensor, bonus: Tensor

@@ -49,11 +49,12 @@ def parse_train(arguments: list[str]) -> TrainConfig:
     first.add_argument("--preset", default="default")
     first.add_argument("--env", default="")
     first.add_argument("--shared", action=argparse.BooleanOptionalAction, default=False)
+    first.add_argument("--total-timesteps", "--total_timesteps", type=_steps, default=TrainConfig.total_timesteps)
     try:
         chosen, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise BadArguments(f"{error} (see ratpg train --help)") from None
-    defaults = preset(chosen.algo, chosen.preset, chosen.env, chosen.shared)
+    defaults = preset(chosen.algo, chosen.preset, chosen.env, chosen.shared, chosen.total_timesteps)
     generic: Any = TrainConfig
     config: TrainConfig = parse(
         generic[CONFIGS[chosen.algo]],
@@ -63,3 +64,11 @@ def parse_train(arguments: list[str]) -> TrainConfig:
         default=TrainConfig(**defaults | {"env": tyro.MISSING}),
     )
     return replace(config, env_options=merge_options(defaults.get("env_options", ()), config.env_options))
+
+
+def _steps(text: str) -> int:
+    """A number of steps; of what is none tyro complains."""
+    try:
+        return int(text)
+    except ValueError:
+        return TrainConfig.total_timesteps

@@ -192,17 +192,24 @@ ALGORITHM_TASKS: dict[str, dict[str, dict[str, Any]]] = {
 divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes on
 to better ones if its actions stay wide (``results/default_search``)."""
 
-SHARED: dict[str, dict[str, Any]] = {"rat": {"max_step_norm": 0.5, "value_coefficient": 0.1}}
-"""What the default preset of an algorithm has otherwise where layers are shared. RAT's pseudo-advantage, by which the
-critic's loss is multiplied, is up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
+SHARED: dict[str, dict[str, Any]] = {"rat": {"value_advantage": "residual", "critic_step_size": 0.2}}
+"""What the default preset of an algorithm has otherwise where layers are shared. RAT's step is the natural gradient of
+both losses, which that of the paper's pseudo-advantage is not (``results/shared_critic``)."""
 
 
-def preset(algo: str, name: str, env: str, shared: bool = False) -> dict[str, Any]:
+CHOSEN_ON = 1_000_000
+"""Steps of the runs on which the default presets were chosen. RAT's weight decay shrinks what the Fisher matrix knows
+little of by a factor a step, so that the weight is that much smaller where there are more steps: over ten million the
+whole network withers otherwise (``results/mujoco_long``)."""
+
+
+def preset(algo: str, name: str, env: str, shared: bool = False, total_timesteps: int = CHOSEN_ON) -> dict[str, Any]:
     """Keyword arguments of `TrainConfig` for an algorithm, a preset and an environment.
 
     Args:
         algo, name, env: which.
         shared: whether actor and critic share their layers.
+        total_timesteps: environment steps of the run.
 
     Raises:
         BadConfig: naming what there is.
@@ -219,4 +226,7 @@ def preset(algo: str, name: str, env: str, shared: bool = False) -> dict[str, An
         algorithm = replace(algorithm, **ALGORITHM_TASKS.get(algo, {}).get(task, {}))
         if shared:
             algorithm = replace(algorithm, **SHARED.get(algo, {}))
+        if isinstance(algorithm, RATConfig):
+            share = CHOSEN_ON / max(CHOSEN_ON, total_timesteps)
+            algorithm = replace(algorithm, weight_decay=share * algorithm.weight_decay)
     return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **values}
