@@ -15,6 +15,7 @@ from trainings import run
 
 STEPS = 10_000_000
 RUNS = [Run("rat-default-10M", env, 0, STEPS) for env in TASKS]
+RUNS += [Run("rat-weight-decay-0.001-10M", "HalfCheetah-v4", 0, STEPS, ("--weight-decay", "0.001"))]
 RUNS += [Run("ppo-default-10M", env, 0, STEPS, ("--algo", "ppo")) for env in TASKS[:2]]
 
 

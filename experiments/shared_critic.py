@@ -12,7 +12,7 @@ from trainings import run
 
 TASKS = ("Hopper-v4", "HalfCheetah-v4")
 LESS = ("--value-coefficient", "0.1")
-BOUNDED = ("--critic-step-size", "0.1", "--max-step-norm", "0.5", "--value-coefficient", "0.1")
+BOUNDED = ("--minibatches", "2", "--critic-step-size", "0.1", "--max-step-norm", "0.5", "--value-coefficient", "0.1")
 """What the pseudo-advantage needs beside the preset ``default``, without which it diverges."""
 VARIANTS = {
     "paper-pseudo": ("--preset", "paper"),

@@ -192,9 +192,12 @@ ALGORITHM_TASKS: dict[str, dict[str, dict[str, Any]]] = {
 divergence is a sum over the action's dimensions, of which Ant has eight; Swimmer, which finds one stroke early, goes on
 to better ones if its actions stay wide (``results/default_search``)."""
 
-SHARED: dict[str, dict[str, Any]] = {"rat": {"value_advantage": "residual", "critic_step_size": 0.2}}
+SHARED: dict[str, dict[str, Any]] = {
+    "rat": {"value_advantage": "residual", "critic_step_size": 0.2, "minibatches": 4},
+}
 """What the default preset of an algorithm has otherwise where layers are shared. RAT's step is the natural gradient of
-both losses, which that of the paper's pseudo-advantage is not (``results/shared_critic``)."""
+both losses, which that of the paper's pseudo-advantage is not (``results/shared_critic``); each sample has two rows there,
+so that mini-batches are half as large."""
 
 
 CHOSEN_ON = 1_000_000
