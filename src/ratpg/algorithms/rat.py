@@ -56,8 +56,8 @@ class RATConfig:
     ratio_bounds: tuple[float, float] = (0.1, 10.0)
     """Importance ratios are clamped to this range."""
     value_coefficient: float = 1.0
-    """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate. A pseudo-advantage is
-    up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
+    """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate. A pseudo-advantage
+    is up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
     value_advantage: Literal["pseudo", "residual"] = "pseudo"
     """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "residual" gives each sample a
     second row, the gradient of its value, whose advantage is how far the return is from it."""

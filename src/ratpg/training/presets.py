@@ -196,7 +196,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "rat": {"value_advantage": "residual", "critic_step_size": 0.2, "minibatches": 4},
 }
 """What the default preset of an algorithm has otherwise where layers are shared. RAT's step is the natural gradient of
-both losses, which that of the paper's pseudo-advantage is not (``results/shared_critic``); each sample has two rows there,
+both losses, which that of the paper's pseudo-advantage is not (``results/shared_critic``); a sample has two rows then,
 so that mini-batches are half as large."""
 
 
