@@ -81,7 +81,7 @@ def train_rat(env: str, seed: int, limit: float) -> tuple[float, int, bool]:
     target, start = TARGETS[env], time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
         run = {"seed": seed, "threads": 1, "total_timesteps": STEPS, "run_dir": Path(directory)}
-        config = TrainConfig(**preset("rat", "default", env), **run)
+        config = TrainConfig(**preset("rat", "default", env, total_timesteps=STEPS), **run)
         trainer = Trainer.start(config)
 
         def should_stop() -> bool:

@@ -104,12 +104,13 @@ def test_a_deferred_update_is_the_update() -> None:
     [
         (GAUSSIAN, {}, True),
         (SHARED, {}, True),
+        (SHARED, {"value_advantage": "residual"}, True),
         (GAUSSIAN, {"curvature_rows": 8}, True),
         (GAUSSIAN, {"kaczmarz_decay": 0.5}, False),
         (RECURRENT, {}, False),
         (IMAGES, {}, False),
     ],
-    ids=["separate", "shared", "curvature rows", "kaczmarz", "recurrent", "images"],
+    ids=["separate", "shared", "residual", "curvature rows", "kaczmarz", "recurrent", "images"],
 )
 def test_what_is_captured(spec: PolicySpec, changes: dict[str, Any], captured: bool) -> None:
     rat = RAT(ActorCritic(spec), RATConfig(**changes), torch.Generator())

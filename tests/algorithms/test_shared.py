@@ -17,7 +17,7 @@ from ratpg.rl.spec import PolicySpec
 
 from .problem import ENVS, ROWS, SHARED, SHARED_RECURRENT, make_batch, make_policy
 
-DAMPING, COEFFICIENT, STEP = 0.05, 0.7, 0.2
+DAMPING, COEFFICIENT, STEP, ENTROPY = 0.05, 0.7, 0.2, 0.1
 
 
 class Parts(NamedTuple):
@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     residuals: Tensor
     ratio: Tensor
     y: Tensor
+    log_prob: Tensor
 
     @property
     def joint(self) -> Tensor:
@@ -50,8 +51,8 @@ def parts(policy: ActorCritic, batch: Batch, noise: Tensor) -> Parts:
                 [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters, strict=True)]
             )
     ratio = (log_prob.detach() - batch.log_prob).exp()
-    y = batch.advantages
-    return Parts(of_action, of_value, noise, residuals, ratio, (y - y.mean()) / y.std(correction=0))
+    y = (batch.advantages - batch.advantages.mean()) / batch.advantages.std(correction=0)
+    return Parts(of_action, of_value, noise, residuals, ratio, y, log_prob.detach())
 
 
 def pseudo(m: Parts) -> Tensor:
@@ -77,11 +78,13 @@ def residual(m: Parts) -> Tensor:
 def test_rat_moves_both_networks_at_once(spec: PolicySpec, expected: Callable[[Parts], Tensor]) -> None:
     policy, naive = make_policy(spec), make_policy(spec)
     batch = make_batch(policy)
-    options: dict[str, Any] = {"damping": DAMPING, "step_size": STEP, "epochs": 2, "minibatches": 3}
-    options |= {"value_coefficient": COEFFICIENT, "critic_step_size": COEFFICIENT * STEP, "entropy_coefficient": 0.0}
-    options |= {"value_advantage": expected.__name__}
+    options: dict[str, Any] = {"damping": DAMPING, "step_size": 2 * STEP, "epochs": 2, "minibatches": 3}
+    options |= {"value_coefficient": COEFFICIENT, "critic_step_size": COEFFICIENT * STEP}
+    options |= {"entropy_coefficient": ENTROPY, "value_advantage": expected.__name__}
     before = nn.utils.parameters_to_vector(policy.parameters()).detach()
-    RAT(policy, RATConfig(**options), torch.Generator().manual_seed(7)).update(batch)
+    rat = RAT(policy, RATConfig(**options), torch.Generator().manual_seed(7))
+    rat.step_size.value = STEP
+    rat.update(batch)
 
     naive.value_head.update(batch.returns)
     generator = torch.Generator().manual_seed(7)
@@ -89,17 +92,20 @@ def test_rat_moves_both_networks_at_once(spec: PolicySpec, expected: Callable[[P
         for index in torch.randperm(ENVS if spec.lstm else ROWS, generator=generator).tensor_split(3):
             part = batch[index]
             noise = value_noise(part, generator) if expected is pseudo else torch.zeros(len(part))
-            g = expected(parts(naive, part, noise.double()))
+            m = parts(naive, part, noise.double())
+            g = expected(m._replace(y=m.y + ENTROPY * (m.log_prob.mean() - m.log_prob)))
             vector = nn.utils.parameters_to_vector(naive.parameters()).detach()
             nn.utils.vector_to_parameters(vector + STEP * g, naive.parameters())
     after, wanted = (nn.utils.parameters_to_vector(p.parameters()).detach() for p in (policy, naive))
     assert ((after - wanted).norm() / (wanted - before).norm()).item() < 1e-7
 
 
-def test_a_system_that_needs_more_than_cholesky_is_counted() -> None:
+@pytest.mark.parametrize("value_advantage", ["pseudo", "residual"])
+def test_a_system_that_needs_more_than_cholesky_is_counted(value_advantage: Any) -> None:
     policy = make_policy(SHARED)
     same = make_batch(policy)[torch.zeros(ROWS, dtype=torch.int64)]  # joint scores of rank two, and no damping
-    rat = RAT(policy, RATConfig(damping=0.0, weight_decay=0.0, epochs=2, minibatches=3), torch.Generator())
+    config = RATConfig(damping=0.0, weight_decay=0.0, epochs=2, minibatches=3, value_advantage=value_advantage)
+    rat = RAT(policy, config, torch.Generator())
     assert rat.update(same)["solver_fallbacks"] == 6
 
 

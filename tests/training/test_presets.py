@@ -94,7 +94,8 @@ def test_rats_critic_has_rows_of_its_own_by_default_where_layers_are_shared() ->
 def test_rats_weight_decay_is_less_where_there_are_more_steps(steps: int, weight_decay: float) -> None:
     algorithm = preset("rat", "default", "Hopper-v4", total_timesteps=steps)["algorithm"]
     assert algorithm == replace(RATConfig(), weight_decay=weight_decay)
-    assert preset("rat", "paper", "Hopper-v4", total_timesteps=steps) == preset("rat", "paper", "Hopper-v4")
+    for other in ("paper", "procgen", "atari"):
+        assert preset("rat", other, "Hopper-v4", total_timesteps=steps) == preset("rat", other, "Hopper-v4")
     assert preset("acktr", "default", "Hopper-v4", total_timesteps=steps) == preset("acktr", "default", "Hopper-v4")
 
 

@@ -42,7 +42,8 @@ class RATConfig:
     weight_decay: float = 0.001
     """With separate networks and curvature from all rows: weight c of the actor's ½‖θ‖² in the objective whose natural
     gradient is taken. What the Fisher matrix knows of hardly feels it; what no action depends on any more, such as a
-    mean far beyond the bounds, returns at a rate of η c/λ a step. Needs damping > 0."""
+    mean far beyond the bounds, returns at a rate of η c/λ a step, and so does the whole network over very many: the
+    default preset has it in inverse proportion to the run's steps from a million on. Needs damping > 0."""
     curvature_rows: int | None = None
     """Rows of a mini-batch that make the Fisher matrix, at (B/R)² less cost; None for all. The gradient is always that
     of all rows. With separate networks and without an LSTM, whose rows are in the order of time."""
@@ -59,8 +60,9 @@ class RATConfig:
     """With shared layers and a pseudo-advantage: weight of the critic's loss beside the surrogate. A pseudo-advantage
     is up to 1/λ; a weight of λ makes the critic's step as long as its error at most."""
     value_advantage: Literal["pseudo", "residual"] = "pseudo"
-    """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones; "residual" gives each sample a
-    second row, the gradient of its value, whose advantage is how far the return is from it."""
+    """With shared layers: "pseudo" solves for the paper's pseudo-advantage of ones, and wants a step that is bounded;
+    "residual" gives each sample a second row, the gradient of its value, whose advantage is how far the return is from
+    it. A mini-batch then takes the time and memory of twice as many samples."""
     critic: Literal["adam", "gauss-newton"] = "adam"
     """With separate networks: how the critic is fitted."""
     critic_learning_rate: float = 1e-3
@@ -71,7 +73,7 @@ class RATConfig:
     """Damping λ of the critic's Gauss-Newton matrix, >= 0."""
     critic_step_size: float = 0.1
     """First step size of the Gauss-Newton critic, adapted to its KL band after each rollout; with shared layers and
-    residuals the size of the critic's part of a step, which stays."""
+    residuals the size of the critic's part of a step, which stays unless max_step_norm bounds the whole."""
     critic_kl_band: tuple[float, float] = (0.005, 0.02)
     """Range for half the mean squared change of the normalised values, to which the Gauss-Newton step is adapted."""
     critic_epochs: int = 4
@@ -124,7 +126,8 @@ class RAT:
     *pseudo-advantage* of ones, and a single backward pass of ``mean(w Ã log π) − c_V mean(Ã_V ½(R − V)²)`` gives ``g``.
     With ``value_advantage="residual"`` nothing is drawn: each sample has two rows, ``∇ log π`` with its advantage ``y``
     and ``∇V`` with ``(η_V/η) (R − V)``, as the Fisher matrix of ``N(V(s), 1)`` is ``∇V ∇Vᵀ``. The step is ``HᵀΣÃ`` of
-    these ``2B`` rows, the natural gradient of ``mean(w y log π) − (η_V/η) mean(w ½(R − V)²)``.
+    these ``2B`` rows, the natural gradient of ``mean(w y log π) − (η_V/η) mean(w ½(R − V)²)``, whose
+    norm grows where ``η`` becomes small.
 
     Args:
         policy: the policy to improve, in place.

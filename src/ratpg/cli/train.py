@@ -27,7 +27,7 @@ class ResumeArguments:
     """Folder of the run."""
     total_timesteps: int | None = None
     """Train on until this many steps instead of the run's own; what falls over the run, such as learning rates and KL
-    bands, is then higher again."""
+    bands, is then higher again. RAT's weight decay stays; many more steps want less (see ratpg train --help)."""
     backend: Backend | None = None
     """Another simulator than the run's own."""
     device: str | None = None
