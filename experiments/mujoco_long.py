@@ -15,7 +15,10 @@ from trainings import run
 
 STEPS = 10_000_000
 RUNS = [Run("rat-default-10M", env, 0, STEPS) for env in TASKS]
-RUNS += [Run("rat-weight-decay-0.001-10M", "HalfCheetah-v4", 0, STEPS, ("--weight-decay", "0.001"))]
+UNBOUND = ("--min-log-std", "None")
+"""Without the bound on the noise of actions that RAT's preset has for runs of more than a million steps."""
+RUNS += [Run("rat-no-min-log-std-10M", env, 0, STEPS, UNBOUND) for env in TASKS[:2]]
+RUNS += [Run("rat-preset-of-1M-10M", "HalfCheetah-v4", 0, STEPS, ("--weight-decay", "0.001", *UNBOUND))]
 RUNS += [Run("ppo-default-10M", env, 0, STEPS, ("--algo", "ppo")) for env in TASKS[:2]]
 
 

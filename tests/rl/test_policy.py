@@ -132,6 +132,14 @@ def test_first_weights_are_orthogonal_or_as_pytorch_draws_them() -> None:
         assert layer.bias.abs().max() > 0
 
 
+def test_noise_is_brought_up_to_the_least_there_may_be() -> None:
+    policy = make_policy(ASYMMETRIC, initial_log_std=-0.7)
+    with torch.no_grad():
+        policy.actor.log_std.value[1] = -6.0
+    policy.widen(-2.5)
+    assert_close(policy.actor.log_std.value.detach(), torch.tensor([-0.7, -2.5]))
+
+
 def test_a_gaussian_starts_with_the_log_std_it_was_given() -> None:
     policy = make_policy(ASYMMETRIC, initial_log_std=-0.7)
     assert_close(policy.actor(observations()).log_std, torch.full((6, 2), -0.7))

@@ -17,6 +17,7 @@ BAD = [
     *[(name, value) for name in ("gamma", "gae_lambda") for value in (-0.1, 1.1, math.nan)],
     *[("checkpoint_interval", value) for value in (-1.0, math.nan)],
     *[("initial_log_std", value) for value in (-100.0, 100.0, math.nan)],
+    *[("min_log_std", value) for value in (-100.0, -0.4, math.nan)],  # initial_log_std is -0.5
     ("seed", -1),
     ("activation", "sigmund"),
     ("hidden", ()),

@@ -92,8 +92,9 @@ def test_rats_critic_has_rows_of_its_own_by_default_where_layers_are_shared() ->
 
 @pytest.mark.parametrize(("steps", "weight_decay"), [(200, 1e-3), (1_000_000, 1e-3), (10_000_000, 1e-4)])
 def test_rats_weight_decay_is_less_where_there_are_more_steps(steps: int, weight_decay: float) -> None:
-    algorithm = preset("rat", "default", "Hopper-v4", total_timesteps=steps)["algorithm"]
-    assert algorithm == replace(RATConfig(), weight_decay=weight_decay)
+    run = TrainConfig(**preset("rat", "default", "Hopper-v4", total_timesteps=steps))
+    assert run.algorithm == replace(RATConfig(), weight_decay=weight_decay)
+    assert run.min_log_std == (-2.5 if steps > 1_000_000 else None)
     for other in ("paper", "procgen", "atari"):
         assert preset("rat", other, "Hopper-v4", total_timesteps=steps) == preset("rat", other, "Hopper-v4")
     assert preset("acktr", "default", "Hopper-v4", total_timesteps=steps) == preset("acktr", "default", "Hopper-v4")

@@ -63,6 +63,16 @@ def test_the_policy_that_is_updated_is_the_one_that_acted(tmp_path: Path, monkey
     assert 0 < seen[1] <= ROLLOUT
 
 
+@pytest.mark.parametrize("least", [-2.5, None])
+def test_the_noise_of_actions_does_not_fall_below_its_bound(least: float | None, tmp_path: Path) -> None:
+    trainer = Trainer.start(short_config("Pendulum-v1", tmp_path / "run", min_log_std=least))
+    log_std = trainer.policy.actor.log_std.value
+    with torch.no_grad():
+        log_std.fill_(-3.0)
+    trainer.iterate()
+    assert log_std.item() == least if least else log_std.item() < -2.5
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_rewards_are_normalized_if_asked(normalize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []

@@ -126,6 +126,12 @@ class ActorCritic(nn.Module):
         if self.normalizer is not None:
             self.normalizer.update(observations.flatten(1))
 
+    @torch.no_grad()
+    def widen(self, min_log_std: float) -> None:
+        """Brings the log standard deviations of continuous actions, if there are any, up to a least one."""
+        if isinstance(self.actor, GaussianActor):
+            self.actor.log_std.value.clamp_(min=min_log_std)
+
     def actor_critic(self, normalized: Observations) -> tuple[Distribution, Tensor]:
         """The action distribution and the values ``[B]`` in PopArt's units, from one pass of shared layers."""
         if not self.spec.shared:

@@ -84,6 +84,9 @@ class TrainConfig(Generic[C]):
     """Activation of an MLP: relu or tanh."""
     initial_log_std: float = -0.5
     """First log standard deviation of continuous actions."""
+    min_log_std: float | None = None
+    """Least log standard deviation, to which each update is brought back; None for no bound. Of actions with less noise
+    little is learnt, and the Fisher matrix of so narrow a Gaussian is nearly singular."""
     initial_weights: InitialWeights = "orthogonal"
     """First weights of the networks: orthogonal, or as pytorch draws them."""
 
@@ -100,6 +103,7 @@ class TrainConfig(Generic[C]):
         parse_options(self.env_options)
         require("lstm", self.lstm, at_least=1)
         require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
+        require("min_log_std", self.min_log_std, at_least=-20, at_most=self.initial_log_std)
         if self.activation not in ACTIVATIONS:
             raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
         if not self.hidden or min(self.hidden) < 1:

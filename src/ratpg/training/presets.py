@@ -201,9 +201,11 @@ so that mini-batches are half as large."""
 
 
 CHOSEN_ON = 1_000_000
-"""Steps of the runs on which the default presets were chosen. RAT's weight decay shrinks what the Fisher matrix knows
-little of by a factor a step, so that the weight is that much smaller where there are more steps: over ten million the
-whole network withers otherwise (``results/mujoco_long``)."""
+"""Steps of the runs on which the default presets were chosen. RAT's differs where there are more
+(``results/mujoco_long``): its weight decay is that much smaller, as it shrinks what the Fisher matrix knows little of
+by a factor a step, over ten million the whole network; and the noise of actions has a bound."""
+MIN_LOG_STD = -2.5
+"""That bound, the least log standard deviation, about as low as it falls within `CHOSEN_ON` steps."""
 
 
 def preset(algo: str, name: str, env: str, shared: bool = False, total_timesteps: int = CHOSEN_ON) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def preset(algo: str, name: str, env: str, shared: bool = False, total_timesteps
         algorithm = replace(algorithm, **ALGORITHM_TASKS.get(algo, {}).get(task, {}))
         if shared:
             algorithm = replace(algorithm, **SHARED.get(algo, {}))
-        if isinstance(algorithm, RATConfig):
-            share = CHOSEN_ON / max(CHOSEN_ON, total_timesteps)
-            algorithm = replace(algorithm, weight_decay=share * algorithm.weight_decay)
+        if isinstance(algorithm, RATConfig) and total_timesteps > CHOSEN_ON:
+            algorithm = replace(algorithm, weight_decay=algorithm.weight_decay * CHOSEN_ON / total_timesteps)
+            values = values | {"min_log_std": MIN_LOG_STD}
     return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **values}

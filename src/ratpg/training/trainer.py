@@ -223,6 +223,8 @@ class Trainer:
         metrics = self.algorithm.update(batch if self.algorithm.measures else self.probe.watch(batch), remaining)
         metrics.setdefault("natural_cosine", self.probe.cosine or 0.0)  # 0 where no step was taken
         self._require_finite(metrics)
+        if self.config.min_log_std is not None:
+            self.policy.widen(self.config.min_log_std)
         # After the update, so that the policy that was updated is the one that acted.
         self.policy.observe(rollout.observations[:-1][rollout.valid])
         steps = self.config.num_envs * self.config.num_steps
