@@ -13,7 +13,7 @@ ROLLOUT = 4 * 32
 TIMES = ("wall_time", "sps")
 """Columns of ``metrics.csv`` that two equal runs differ in."""
 FLAGS = ["--num-envs", "4", "--num-steps", "32", "--threads", "1", "--hidden", "16", "16", "--entropy-coefficient", "0"]
-"""A short run on the command line; nothing in it depends on how long it is to be."""
+"""A short run on the command line."""
 
 
 def short_config(env: str, run_dir: Path, rollouts: int = 4, **changes: Any) -> TrainConfig:

@@ -9,14 +9,18 @@ import pytest
 
 from cli.command import PATIENCE, Command, start, wait_for_rows
 from ratpg.training import checkpoint
+from ratpg.training.presets import CHOSEN_ON
 from short_runs import FLAGS, ROLLOUT, metrics_but_times
 
-ENDLESS = 100_000_000
+ENDLESS = CHOSEN_ON
+"""More steps than a test waits for; no more than those above which a preset depends on how long a run is to be."""
+UNANNEALED = "--no-anneal-kl-band"
+"""Then nothing else depends on it either, and a run that was resumed for more steps is as one that had them."""
 
 
 def train_endlessly(env_id: str, run_dir: Path, *flags: object) -> tuple[object, ...]:
     where = ("--env", env_id, "--run-dir", run_dir, "--backend", "gymnasium", "--total-timesteps", ENDLESS)
-    return ("train", *where, *FLAGS, *flags)
+    return ("train", *where, *FLAGS, UNANNEALED, *flags)
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_rollout_and_exits_130(ratpg: Command, tmp_path: Path) -> None:
@@ -34,7 +38,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_rollout_and_exits_130(ratpg: Com
     assert done == int(metrics_but_times(tmp_path / "run")[-1]["timesteps"]) >= 2 * ROLLOUT
     resumed = ratpg("resume", tmp_path / "run", "--total-timesteps", done + ROLLOUT)
     assert resumed.code == 0
-    assert ratpg.train("CartPole-v1", tmp_path / "whole", steps=done + ROLLOUT).code == 0
+    assert ratpg.train("CartPole-v1", tmp_path / "whole", UNANNEALED, steps=done + ROLLOUT).code == 0
     assert metrics_but_times(tmp_path / "run") == metrics_but_times(tmp_path / "whole")
 
 
@@ -55,7 +59,7 @@ def kill_and_resume(ratpg: Command, env_id: str, kills: int, tmp_path: Path) -> 
         rows = written
     total = (rows + 2) * ROLLOUT
     assert ratpg("resume", run_dir, "--total-timesteps", total).code == 0
-    assert ratpg.train(env_id, tmp_path / "whole", steps=total).code == 0
+    assert ratpg.train(env_id, tmp_path / "whole", UNANNEALED, steps=total).code == 0
     assert metrics_but_times(run_dir) == metrics_but_times(tmp_path / "whole")
     assert not list(run_dir.glob("*.tmp"))
 

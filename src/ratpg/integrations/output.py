@@ -1,6 +1,7 @@
 """The one file that a command makes of a run."""
 
-import tempfile
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,10 @@ def destination(output: Path, name: str) -> Path:
 def written_whole(path: Path) -> Iterator[Path]:
     """Another path to write to, of the same name; what is written there replaces the file once all of it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # on the same disk, so that it can be moved
-        whole = Path(folder) / path.name
-        yield whole
-        whole.replace(path)
+    folder = path.parent / f"tmp{uuid.uuid4().hex}"  # on the same disk, so that it can be moved
+    try:  # before there is one: Ctrl-C may come at once
+        folder.mkdir()
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
