@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
-from cli.command import Command, Result
+from cli.command import PATIENCE, Command, Result, start
 from ratpg.training import checkpoint
 from short_runs import FLAGS, ROLLOUT, metrics_but_times
 from toy_envs import FAULT_STEP
@@ -84,6 +84,7 @@ TRAIN = {
         ["--lstm", "8", "--critic-minibatches", "4", "--curvature-rows", "64"],
         ["curvature_rows", "LSTM"],
     ),
+    "residuals without shared layers": (["--value-advantage", "residual"], ["residual", "add --shared"]),
     "a Gauss-Newton critic with shared layers": (
         ["--shared", "--critic", "gauss-newton"],
         ["gauss-newton", "needs separate networks"],
@@ -102,6 +103,7 @@ TRAIN = {
     "gamma that is NaN": (["--gamma", "nan"], ["gamma", "finite"]),
     "no environments": (["--num-envs", "0"], ["num_envs|num-envs", "at least 1"]),
     "negative timesteps": (["--total-timesteps", "-5"], ["total_timesteps|total-timesteps", "at least 1"]),
+    "timesteps beyond all floats": (["--total-timesteps", "9" * 400], ["total_timesteps|total-timesteps", "finite"]),
     "negative seed": (["--seed", "-1"], ["seed", "at least 0"]),
     "a seed beyond all generators": (["--seed", "9" * 30], ["seed"]),
     "a number that is none": (["--damping", "abc"], ["damping", "abc"]),
@@ -151,6 +153,17 @@ def test_an_environments_module(
     monkeypatch.syspath_prepend(tmp_path)
     assert_refused(ratpg.train("toy_broken:Foo-v0", tmp_path / "run"), *needles)
     assert not (tmp_path / "run").exists()
+
+
+def test_mujoco_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for a library to draw with as it is imported."""
+    monkeypatch.setenv("MUJOCO_GL", "abacus")
+    where = "--backend", "gymnasium", "--run-dir", tmp_path / "run", "--total-timesteps", 128, *FLAGS
+    process = start("train", "--env", "Hopper-v4", *where)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert_refused(Result(process.returncode, out, err), "Hopper-v4", "unset MUJOCO_GL, which is 'abacus'")
+    process = start("train", "--env", "CartPole-v1", *where)
+    assert "done: " in process.communicate(timeout=PATIENCE)[0]
 
 
 def test_a_module_may_have_any_name(ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Checks of hyperparameters, made when a config is."""
 
-import math
+import sys
 
 
 class BadConfig(ValueError):
@@ -18,7 +18,7 @@ def require(
     """Raises `BadConfig` unless the value is None, or finite and within the bounds."""
     if value is None:
         return
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:  # infinite, no number, or an integer that is larger than any float
         raise BadConfig(f"{name} must be finite, got {value}")
     if at_least is not None and value < at_least:
         raise BadConfig(f"{name} must be at least {at_least:g}, got {value:g}")

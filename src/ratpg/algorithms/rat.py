@@ -135,8 +135,8 @@ class RAT:
         generator: source of the mini-batches' order, and of the values drawn.
 
     Raises:
-        BadConfig: for a Kaczmarz decay, curvature rows or a Gauss-Newton critic where layers are shared; for curvature
-            rows with an LSTM.
+        BadConfig: for a Kaczmarz decay, curvature rows or a Gauss-Newton critic where layers are shared; for residuals
+            where they are not; for curvature rows with an LSTM.
     """
 
     def __init__(self, policy: ActorCritic, config: RATConfig, generator: torch.Generator):
@@ -148,6 +148,8 @@ class RAT:
             raise BadConfig(f"curvature_rows needs separate networks, got {config.curvature_rows}")
         if self.shared and config.critic != "adam":
             raise BadConfig(f"critic '{config.critic}' needs separate networks: leave out --shared")
+        if config.value_advantage == "residual" and not self.shared:
+            raise BadConfig("value_advantage residual needs shared layers: add --shared")
         if policy.spec.lstm and config.curvature_rows:  # the first rows of sequences are their first steps
             raise BadConfig(f"curvature_rows needs a policy without an LSTM, got {config.curvature_rows}")
         network = policy if self.shared else policy.actor

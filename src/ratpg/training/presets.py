@@ -232,6 +232,6 @@ def preset(algo: str, name: str, env: str, shared: bool = False, total_timesteps
         if shared:
             algorithm = replace(algorithm, **SHARED.get(algo, {}))
         if isinstance(algorithm, RATConfig) and total_timesteps > CHOSEN_ON:
-            algorithm = replace(algorithm, weight_decay=algorithm.weight_decay * CHOSEN_ON / total_timesteps)
+            algorithm = replace(algorithm, weight_decay=algorithm.weight_decay * (CHOSEN_ON / total_timesteps))
             values = values | {"min_log_std": MIN_LOG_STD}
     return {"env": env, "algo": algo, "preset": name, "algorithm": algorithm, **run, **values}

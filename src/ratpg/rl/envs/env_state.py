@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import torch
 
@@ -71,6 +70,8 @@ def _mujoco_arrays(data: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of MjData whose size is fixed by the model, among them the derived ones (body positions, contact
     forces) that some observations and rewards read before the next step recomputes them. What is sized by the
     active constraints (``efc_*`` and the like) is recomputed by every step."""
+    import mujoco  # here, as it fails where MUJOCO_GL names what is not there, and most environments do without
+
     for name in dir(data):
         if name.startswith(CONSTRAINT_SIZED):
             continue

@@ -38,11 +38,15 @@ def is_known(env_id: str) -> bool:
     return True
 
 
+def is_mujoco(env_id: str) -> bool:
+    """Whether it is one of Gymnasium's own environments on MuJoCo."""
+    return env_id in gym.registry and str(gym.registry[env_id].entry_point).startswith("gymnasium.envs.mujoco")
+
+
 def drawing_options(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """An environment's options, and those with which it is drawn: MuJoCo's robots by the camera that follows them."""
     drawn = {**options, "render_mode": "rgb_array"}
-    mujoco = env_id in gym.registry and str(gym.registry[env_id].entry_point).startswith("gymnasium.envs.mujoco")
-    if mujoco and "camera_id" not in options:
+    if is_mujoco(env_id) and "camera_id" not in options:
         drawn.setdefault("camera_name", "track")
     return drawn
 

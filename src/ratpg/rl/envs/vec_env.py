@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -214,6 +215,8 @@ def _make_known(
         if module := env_id.rpartition(":")[0]:
             _import(env_id, module)
         if gymnasium.is_known(env_id):
+            if gymnasium.is_mujoco(env_id):
+                _import_mujoco(env_id)
             try:
                 return gymnasium.GymnasiumEnv(env_id, num_envs, seed, options)
             except (gym.error.Error, ImportError) as error:  # a package it needs is missing, say
@@ -234,3 +237,13 @@ def _import(env_id: str, module: str) -> None:
         if not (isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")):
             reason = f"module '{module}' cannot be imported: {error}"
         raise UnknownEnvironment(f"unknown environment '{env_id}': {reason}") from error
+
+
+def _import_mujoco(env_id: str) -> None:
+    """Imports MuJoCo, which fails where MUJOCO_GL names what is not there, whether or not anything is drawn."""
+    try:
+        importlib.import_module("mujoco")
+    except Exception as error:  # whatever the libraries that draw raise
+        chosen = os.environ.get("MUJOCO_GL")
+        hint = f": unset MUJOCO_GL, which is '{chosen}'" if chosen else ""
+        raise UnknownEnvironment(f"environment '{env_id}' cannot be made: no MuJoCo ({error}){hint}") from error
