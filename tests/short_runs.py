@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from ratpg.algorithms import RATConfig
+from ratpg.algorithms import CONFIGS
 from ratpg.training.config import TrainConfig
 from ratpg.training.trainer import Trainer
 
@@ -18,7 +18,7 @@ FLAGS = ["--num-envs", "4", "--num-steps", "32", "--threads", "1", "--hidden", "
 
 def short_config(env: str, run_dir: Path, rollouts: int = 4, **changes: Any) -> TrainConfig:
     """Four environments, 32 steps each, small networks, one thread; on Gymnasium unless told."""
-    algorithm = RATConfig(**changes.pop("algorithm", {}))
+    algorithm = CONFIGS[changes.get("algo", "rat")](**changes.pop("algorithm", {}))
     values = {"num_envs": 4, "num_steps": 32, "threads": 1, "hidden": (16, 16), "backend": "gymnasium"} | changes
     return TrainConfig(algorithm=algorithm, env=env, run_dir=run_dir, total_timesteps=rollouts * ROLLOUT, **values)
 

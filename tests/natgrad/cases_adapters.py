@@ -56,6 +56,31 @@ def lora_adapters() -> Case:
     return gaussian_case(actor)
 
 
+class OneBias(nn.Module):
+    """Two frozen layers that share a trainable bias, of inputs of different widths."""
+
+    def __init__(self, wide: nn.Module, narrow: nn.Module):
+        super().__init__()
+        self.wide, self.narrow = wide, narrow
+        for part in (wide, narrow):
+            part.weight.requires_grad_(False)
+        narrow.bias = wide.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(x).tanh() * self.narrow(x[:, :2]).tanh()
+
+
+@case
+def one_bias_of_frozen_layers() -> Case:
+    return gaussian_case(nn.Sequential(OneBias(nn.Linear(6, 8), nn.Linear(2, 8)), nn.Linear(8, 3)))
+
+
+@case
+def one_bias_of_frozen_convolutions() -> Case:
+    layers = OneBias(nn.Conv1d(4, 5, 3), nn.Conv1d(2, 5, 3))
+    return gaussian_case(nn.Sequential(layers, nn.Flatten(), nn.Linear(30, 3)), (4, 8))
+
+
 @case
 def lora_adapters_over_tokens() -> Case:
     actor = perceptron(6, 8, 3)

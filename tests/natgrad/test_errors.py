@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ratpg.natgrad import AdvantageTransform, CaptureError
+from ratpg.natgrad import AdvantageTransform, CaptureError, NotFinite
 
 from .case import gaussian
 from .cases import CASES
@@ -212,12 +212,12 @@ def test_advantages_and_weights_must_have_the_dtype_of_log_prob() -> None:
         transform(log_prob, y, torch.ones(12, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan])
-def test_weights_must_be_positive(weight: float) -> None:
+@pytest.mark.parametrize(("weight", "message"), [(0.0, "positive"), (-1.0, "positive"), (math.nan, "not finite")])
+def test_weights_must_be_positive(weight: float, message: str) -> None:
     transform, log_prob, y = _recorded()
     weights = torch.ones_like(y)
     weights[3] = weight
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match=message):
         transform(log_prob, y, weights)
 
 
@@ -240,8 +240,17 @@ def test_network_that_is_not_finite_is_refused() -> None:
     with transform.record():
         # The distribution refuses such a mean by itself; a log-probability of one's own may not.
         log_prob = -(case.actor(case.data[0]) - case.data[1]).square().sum(1)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NotFinite, match="log_prob is not finite"):
         transform(log_prob, problem(TANH).advantages)
+
+
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    layer = nn.Linear(6, 3)
+    transform = AdvantageTransform(layer)
+    with transform.record():
+        log_prob = layer(torch.ones(4, 6)).mul(0.0).sum(1).sqrt()  # 0, whose derivative is infinite
+    with pytest.raises(NotFinite, match="gradient of 'weight' is not finite"):
+        transform(log_prob, torch.ones(4))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

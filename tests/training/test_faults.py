@@ -29,6 +29,26 @@ def test_when_training_diverges_the_last_good_checkpoint_stays(tmp_path: Path, m
     assert checkpoint.load(tmp_path / "run")["timesteps"] == 2 * ROLLOUT
 
 
+@pytest.mark.parametrize(
+    ("algo", "options"),
+    [
+        ("rat", {"entropy_coefficient": 1e30}),
+        ("rat", {"step_size": 1e10, "step_size_bounds": (1.0, 1e15)}),
+        ("rat", {"critic": "gauss-newton", "step_size": 100.0, "step_size_bounds": (1.0, 1000.0)}),
+        ("acktr", {"kl_clip": 1e8, "max_step_size": 1e8}),
+        ("acktr", {"kl_clip": 1e8, "max_step_size": 1e8, "eigenvalue_corrected": True}),
+    ],
+)
+def test_an_update_that_diverges_within_says_so(algo: str, options: dict[str, object], tmp_path: Path) -> None:
+    """The next mini-batch of the same rollout meets a network, or a matrix, that is not finite."""
+    trainer = Trainer.start(short_config("Pendulum-v1", tmp_path / "run", algo=algo, algorithm=options))
+    with pytest.raises(
+        TrainingDiverged, match=r"diverged after \d+ timesteps \(.*\); the last good checkpoint is kept"
+    ):
+        trainer.run()
+    checkpoint.load(tmp_path / "run")
+
+
 def test_a_critic_that_diverges_beside_the_next_rollout_is_found_before_it_is_saved(tmp_path: Path) -> None:
     trainer = Trainer.start(short_config("CartPole-v1", tmp_path / "run", threads=2, checkpoint_interval=0.0))
     critic = trainer.algorithm.critic

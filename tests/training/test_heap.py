@@ -1,9 +1,10 @@
-"""Memory that is freed stays with the process, once it is told so."""
+"""Memory that is freed stays with the process, once it is told so; and what says that there is too little."""
 
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from ratpg.training import heap
 
@@ -29,6 +30,14 @@ def faults(argument: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     # Not for the first at once: with the alignment that PyTorch asks for, what is free may be a little too small.
     assert faults("kept") < 0.5 * faults("returned")
+
+
+def test_what_says_that_memory_is_lacking_is_known() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert heap.is_out_of_memory(raised.value)
+    assert heap.is_out_of_memory(torch.OutOfMemoryError("of a GPU"))
+    assert not heap.is_out_of_memory(RuntimeError("something else"))
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,16 @@ def test_where_the_state_cannot_be_saved_the_run_goes_on_with_fresh_episodes(
     assert int(rows[-1]["episodes"]) > int(rows[2]["episodes"])
 
 
+def test_with_other_options_of_the_environment_episodes_start_anew(tmp_path: Path) -> None:
+    """The state of a Gymnasium environment holds the options that it was made with."""
+    assert not Trainer.start(short_config("CartPole-v1", tmp_path / "run")).run(should_stop=stop_after(1))
+    resumed, exact = Trainer.resume(tmp_path / "run", env_options=("max_episode_steps=5",))
+    assert not exact
+    resumed.run()
+    first, *_, last = (int(row["episodes"]) for row in metrics_but_times(tmp_path / "run"))
+    assert last - first > 3 * ROLLOUT / 7  # episodes of five steps and a reset; a random policy's would have twenty
+
+
 def test_a_complete_run_can_be_made_longer(tmp_path: Path) -> None:
     fixed = {"entropy_coefficient": 0.0}  # what falls towards the end of a run depends on where that is
     whole = train(short_config("CartPole-v1", tmp_path / "whole", ROLLOUTS, algorithm=fixed))

@@ -117,9 +117,10 @@ def _is_expected(error: Exception) -> bool:
     import torch
 
     from ratpg.natgrad import CaptureError
+    from ratpg.training.heap import is_out_of_memory
 
-    of_torch = torch.OutOfMemoryError, torch.linalg.LinAlgError
-    return isinstance(error, (ValueError, OSError, MemoryError, CaptureError, *of_torch))
+    kinds = ValueError, OSError, MemoryError, CaptureError, torch.linalg.LinAlgError
+    return isinstance(error, kinds) or is_out_of_memory(error)
 
 
 def _origin(error: Exception) -> str:

@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ratpg.natgrad.backward import backward_to
 from ratpg.natgrad.batched import ROWS_BYTES, batched_factors, groups
-from ratpg.natgrad.errors import CaptureError
+from ratpg.natgrad.errors import CaptureError, NotFinite
 from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
 from ratpg.natgrad.free import StandIn, stand_ins
 from ratpg.natgrad.layer import Layer, LayerCall
@@ -165,6 +165,7 @@ class Recorder:
             CaptureError: where ``log_prob`` does not depend on what was recorded, a recorded input was changed
                 in place, or a trainable parameter would be left out.
             ValueError: where ``log_prob`` is not a vector.
+            NotFinite: where it, or a gradient that is compared with autograd's, is not finite.
         """
         found: list[Factor] = []
         self.visit(log_prob, found.append)
@@ -176,7 +177,7 @@ class Recorder:
         Those of parameters without fast factors come at the end, from batched passes that bring several at a time.
 
         Raises:
-            CaptureError, ValueError: as for `factors`.
+            CaptureError, ValueError, NotFinite: as for `factors`.
         """
         if log_prob.ndim != 1:
             raise ValueError(f"log_prob must be one number a sample, [B]; got shape {list(log_prob.shape)}")
@@ -321,7 +322,12 @@ class Recorder:
         and whether that shows it for other batches too.
 
         Catches samples that are not independent, and a layout with the samples not in front.
+
+        Raises:
+            NotFinite: where nothing can be compared.
         """
+        if not log_prob.isfinite().all():
+            raise NotFinite("log_prob is not finite: look for NaN or infinity in the network or its inputs")
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64, device="cpu").to(log_prob)
         seen: Counter[str] = Counter()
@@ -353,6 +359,10 @@ class Recorder:
                     gradient = gradient.to_dense()
                 error = product if gradient is None else product - gradient
                 if not error.norm() <= tolerance * scale:
+                    if gradient is not None and not gradient.isfinite().all():
+                        raise NotFinite(
+                            f"the gradient of '{name}' is not finite: look for NaN or infinity in the network"
+                        )
                     wrong.add(name)
         return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
 

@@ -41,6 +41,8 @@ def _per_sample(layer: Layer) -> list[Factor]:
 
 def _linear(layer: Layer) -> list[Factor]:
     inputs, gradients = [], []
+    if len({call.inputs.shape[-1] for call in layer.calls}) > 1:  # of modules that share a bias alone
+        return []
     for _, call_inputs, call_gradients in layer.calls:
         rows = call_gradients.numel() // call_gradients.shape[-1]
         if rows == 0 or rows % layer.samples:
@@ -63,7 +65,8 @@ def _convolution(layer: Layer) -> list[Factor]:
     first = layer.calls[0].module
     axes = len(first.kernel_size)
     if not layer.divides() or any(
-        call.inputs.ndim != 2 + axes or call.module.groups != first.groups for call in layer.calls
+        (call.inputs.ndim, call.module.groups, call.module.weight.shape) != (2 + axes, first.groups, first.weight.shape)
+        for call in layer.calls
     ):
         return []
     images, gradients = [], []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.cholesky import Cholesky
+from ratpg.natgrad.errors import NotFinite
 from ratpg.natgrad.lower import LowerTriangle
 
 JITTER = 10
@@ -45,7 +46,8 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
         rhs: ``b [n]`` or ``[n, k]``.
 
     Raises:
-        ValueError: where the input is not finite or the shapes do not fit.
+        ValueError: where the shapes do not fit.
+        NotFinite: where the input is not finite.
     """
     shape = [len(matrix)] * 2 if isinstance(matrix, LowerTriangle) else list(matrix.shape)
     if len(shape) != 2 or shape[0] != shape[1] or rhs.ndim not in (1, 2) or len(rhs) != shape[0]:
@@ -56,7 +58,7 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
     # A positive semi-definite matrix is bounded by its diagonal, so a finite diagonal and a successful
     # factorisation imply a finite matrix; anything else is looked at in full below.
     if not (diagonal.isfinite().all() and rhs.isfinite().all()):
-        raise ValueError("the system is not finite: look for NaN or infinity in log-probabilities or advantages")
+        raise NotFinite("the system is not finite: look for NaN or infinity in log-probabilities or advantages")
     smallest_pivot = _smallest_pivot(diagonal)
     factor = Cholesky(matrix)
     if factor.exists & (factor.least_pivot > smallest_pivot):
@@ -64,7 +66,7 @@ def solve_spd(matrix: Tensor | LowerTriangle, rhs: Tensor) -> Solution:
 
     dense = matrix.dense()
     if not dense.isfinite().all():
-        raise ValueError("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
+        raise NotFinite("the matrix is not finite: look for NaN or infinity in the recorded forward pass")
     jitter = JITTER * float(smallest_pivot)
     if jitter > 0:
         matrix = matrix.copy()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ratpg.natgrad.capture import Recorder
-from ratpg.natgrad.errors import CaptureError
+from ratpg.natgrad.errors import CaptureError, NotFinite
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.plan import Plan
 from ratpg.natgrad.precision import full_precision
@@ -175,7 +175,8 @@ class AdvantageTransform:
 
         Raises:
             ValueError: for shapes that do not fit, a ``log_prob`` in half precision, weights that are not positive, a
-                decay outside [0, 1], input that is not finite, or a reference where curvature is of some rows only.
+                decay outside [0, 1], or a reference where curvature is of some rows only.
+            NotFinite: for input, or a network, with NaN or infinity.
             CaptureError: where the recorded pass cannot give a right score matrix.
         """
         if not 0.0 <= decay <= 1.0:
@@ -245,8 +246,8 @@ class AdvantageTransform:
             ``Ã [B, k]`` as ``x``, and how the system was solved.
 
         Raises:
-            ValueError, CaptureError: as for a step, and where ``targets`` is no matrix, or curvature is of some rows
-                only.
+            ValueError, NotFinite, CaptureError: as for a step, and where ``targets`` is no matrix, or curvature is of
+                some rows only.
         """
         if targets.ndim != 2 or targets.shape[1] == 0:
             raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
@@ -285,6 +286,8 @@ class AdvantageTransform:
             )
         if not y.numel():
             raise ValueError("there are no samples: log_prob, advantages and weights are empty")
+        if not self.deferred and w.isnan().any():
+            raise NotFinite("weights (importance ratios) are not finite: look for NaN in log-probabilities")
         if not (self.deferred or bool((w > 0).all())):
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         return (w / w.numel()).sqrt()

@@ -3,6 +3,8 @@
 import ctypes
 import platform
 
+import torch
+
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of glibc's ``mallopt``, from its ``malloc.h``."""
 
@@ -19,3 +21,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)  # never: the number is read as the largest of all
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory is lacking, a GPU's or, which PyTorch's RuntimeError tells by its text, a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,6 +13,7 @@ import torch
 
 from ratpg.algorithms import make_algorithm
 from ratpg.algorithms.checks import BadConfig
+from ratpg.natgrad import NotFinite
 from ratpg.rl.batch import Batch, make_batch
 from ratpg.rl.envs import VecEnv, make_vec
 from ratpg.rl.envs.options import parse_options
@@ -26,6 +27,7 @@ from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.checkpoint import first_line
 from ratpg.training.config import TrainConfig, missing_from
+from ratpg.training.heap import is_out_of_memory
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
 
@@ -119,7 +121,8 @@ class Trainer:
 
         Args:
             directory: the run's folder.
-            changes: fields of the config that shall be different from now on.
+            changes: fields of the config that shall be different from now on; with other ``env_options`` the
+                environments start fresh episodes.
 
         Returns:
             The trainer, and whether the environments continue exactly where they were (Gymnasium) or start fresh
@@ -134,7 +137,10 @@ class Trainer:
             missing = missing_from(json.loads(state["config"]))
             if missing:  # which would go on with today's defaults
                 raise TypeError(f"its config has no {', '.join(missing)}")
-            config = dataclasses.replace(_config(state), run_dir=directory, **changes)
+            before = _config(state)
+            config = dataclasses.replace(before, run_dir=directory, **changes)
+            if config.env_options != before.env_options:
+                state["envs"] = None  # whose state holds the options
             timesteps, spec = state["timesteps"], PolicySpec.from_dict(state["spec"])
         # Where the environments start anew, they should not replay the episodes that the run began with.
         trainer = Trainer(config, env_seed=config.seed + timesteps)
@@ -220,7 +226,8 @@ class Trainer:
         batch = self._batch(rollout)
         value_loss = float(batch.advantages.square().mean() / self.policy.value_head.std.square())
         self._require_finite({"value_loss": value_loss})
-        metrics = self.algorithm.update(batch if self.algorithm.measures else self.probe.watch(batch), remaining)
+        with self._diverging():
+            metrics = self.algorithm.update(batch if self.algorithm.measures else self.probe.watch(batch), remaining)
         metrics.setdefault("natural_cosine", self.probe.cosine or 0.0)  # 0 where no step was taken
         self._require_finite(metrics)
         if self.config.min_log_std is not None:
@@ -249,16 +256,28 @@ class Trainer:
             TrainingDiverged: where its loss is not finite.
         """
         if self.algorithm.critic is not None:
-            self.algorithm.critic.finish()
+            with self._diverging():
+                self.algorithm.critic.finish()
             self._require_finite({"value_loss": self.algorithm.critic.loss})
 
     def _require_finite(self, metrics: dict[str, float]) -> None:
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
-            raise TrainingDiverged(
-                f"training diverged after {self.timesteps} timesteps ({', '.join(broken[:3])} not finite); the last "
-                "good checkpoint is kept: try smaller steps or more damping"
-            )
+            raise self._diverged(f"{', '.join(broken[:3])} not finite")
+
+    @contextmanager
+    def _diverging(self) -> Iterator[None]:
+        """Reports numbers that are not finite, and a matrix of curvature that is none any more, as a divergence."""
+        try:
+            yield
+        except (NotFinite, torch.linalg.LinAlgError) as error:
+            raise self._diverged(first_line(error)) from error
+
+    def _diverged(self, reason: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"training diverged after {self.timesteps} timesteps ({reason}); the last good checkpoint is kept: try "
+            "smaller steps or more damping"
+        )
 
     def _batch(self, rollout: Rollout) -> Batch:
         rewards = rollout.rewards
@@ -346,9 +365,9 @@ def _whole(directory: Path) -> Iterator[None]:
     """Reports a checkpoint that lacks something, or has something else, as one of another version."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (KeyError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise checkpoint.BadCheckpoint(
             f"the checkpoint in {directory} is of another version: {first_line(error)}"
         ) from error
