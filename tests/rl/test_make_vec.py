@@ -13,6 +13,7 @@ import torch
 from ratpg.rl.envs import UnknownEnvironment, VecEnv, envpool, make_vec
 from ratpg.rl.envs.envpool import NICENESS, SPLIT, EnvPoolEnv
 from ratpg.rl.envs.gymnasium import GymnasiumEnv
+from ratpg.rl.envs.vec_env import UnsupportedSpace
 
 WIDTHS = {
     "Ant-v4": 27,
@@ -122,6 +123,12 @@ def test_an_unknown_module_is_refused() -> None:
 def test_envpool_refuses_an_id_of_gymnasiums_alone() -> None:
     with pytest.raises(UnknownEnvironment, match="ToyTerminating-v0"):
         make_vec("ToyTerminating-v0", 2, seed=0, backend="envpool")
+
+
+@pytest.mark.parametrize("env_id", ["Backgammon-v1", "TicTacToe-v1"])
+def test_an_environment_of_several_players_is_refused(env_id: str) -> None:
+    with pytest.raises(UnsupportedSpace, match=rf"{env_id} has 2 players"):
+        make_vec(env_id, 2, seed=0)
 
 
 def test_without_envpool_gymnasium_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,5 +62,12 @@ def test_episodes_without_an_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_policy_for_other_observations_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"trained on observations \[4\], and with these options has \[3\]"):
+    with pytest.raises(ValueError, match=r"observation_shape \(4,\), and Pendulum-v1 with these options has \(3,\)"):
         evaluate(policy_for("CartPole-v1", "gymnasium"), "Pendulum-v1", episodes=1, seed=0, backend="gymnasium")
+
+
+def test_a_policy_for_other_actions_is_refused() -> None:
+    """They may be as many numbers that mean something else, and the returns would be of nothing."""
+    policy, options = policy_for("Pong-v5", "envpool"), {"full_action_space": True, "max_episode_steps": 30}
+    with pytest.raises(ValueError, match=r"choices \(6,\), and Pong-v5 with these options has \(18,\)"):
+        evaluate(policy, "Pong-v5", episodes=1, seed=0, options=options)

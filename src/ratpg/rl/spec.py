@@ -13,6 +13,9 @@ ActionBounds = Literal["clip", "censor", "tanh"]
 ActionKind = Literal["gaussian", "categorical", "multi-categorical", "bernoulli"]
 Network = Literal["mlp", "nature-cnn", "impala"]
 
+OF_SPACES = "observation_shape", "action_shape", "choices", "first_choices", "action_low", "action_high"
+"""What of a `PolicySpec` an environment's spaces decide, whatever the network."""
+
 
 @dataclass(frozen=True)
 class PolicySpec:
@@ -33,8 +36,8 @@ class PolicySpec:
         hidden: widths of the hidden layers of an MLP.
         activation: of an MLP, ``"relu"`` or ``"tanh"``.
         initial_log_std: of every continuous action.
-        initial_weights: ``"orthogonal"``, those of the actor's head so small that the first policy is nearly the same
-            everywhere; or ``"pytorch"``, as PyTorch draws them.
+        initial_weights: of an MLP and of the actor's head, ``"orthogonal"``, those of the head so small that the first
+            policy is nearly the same everywhere; or ``"pytorch"``, as PyTorch draws them.
         shared: whether actor and critic are two heads of the same layers, instead of separate networks.
         lstm: width of an LSTM behind these layers; None for none.
     """

@@ -9,6 +9,7 @@ import numpy as np
 
 from ratpg.rl.envs import Backend, VecEnv, make_vec
 from ratpg.rl.policy import ActorCritic
+from ratpg.rl.spec import OF_SPACES, PolicySpec
 
 LONGEST = 100_000
 """Steps after which an episode counts as one without an end; Atari's longest take 27,000."""
@@ -40,14 +41,18 @@ def evaluate(
     ``watch`` is called with the environments at their start and after each step.
 
     Raises:
-        ValueError: for an environment with other observations than the policy's, for episodes without an end, and for
-            rewards that are not finite.
+        ValueError: for an environment with other observations or actions than the policy's, for episodes without an
+            end, and for rewards that are not finite.
     """
     envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
     with closing(envs):
-        if envs.observation.shape[1:] != policy.spec.observation_shape:
-            given, wanted = list(envs.observation.shape[1:]), list(policy.spec.observation_shape)
-            raise ValueError(f"the policy was trained on observations {wanted}, and with these options has {given}")
+        found = PolicySpec.from_spaces(envs.observation_space, envs.action_space).differences(policy.spec)
+        for name in OF_SPACES:
+            if name in found:
+                raise ValueError(
+                    f"the policy was trained with {name} {getattr(policy.spec, name)}, and {env_id} with these options "
+                    f"has {found[name]}"
+                )
         returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
         memory = policy.new_memory(episodes)
         watch(envs)

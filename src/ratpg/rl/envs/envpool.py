@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ratpg.rl.envs.flatten import flat_rows, flat_space
-from ratpg.rl.envs.vec_env import Backend, CannotDraw, VecEnv
+from ratpg.rl.envs.vec_env import Backend, CannotDraw, UnsupportedSpace, VecEnv
 
 try:
     import envpool
@@ -88,6 +88,9 @@ class EnvPoolEnv(VecEnv):
         options = dict(options)
         if options:
             _check(env_id, options)
+        players = envpool.make_spec(env_id).config.max_num_players
+        if players > 1:
+            raise UnsupportedSpace(f"{env_id} has {players} players: a policy here is one alone")
         if env_id in ("Humanoid-v4", "HumanoidStandup-v4"):
             options.setdefault("post_constraint", True)  # without it the contact forces in the observation are all zero
         self.num_envs = num_envs

@@ -81,7 +81,7 @@ class VecEnv(ABC):
         return np.concatenate(self.dones)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps every environment; returns (reward float64, terminated, truncated), each ``[N]``."""
+        """Steps every environment; returns (reward, terminated, truncated), each ``[N]``."""
         for group, where in enumerate(self.groups):
             self.send(group, actions[where])
         received = [self.receive(group) for group in range(len(self.groups))]
@@ -89,7 +89,7 @@ class VecEnv(ABC):
         return reward, terminated, truncated
 
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Waits for the step that `send` began; returns the group's (reward float64, terminated, truncated)."""
+        """Waits for the step that `send` began; returns the group's (reward, terminated, truncated)."""
         self.observations[group], reward, terminated, truncated = self._receive(group)
         if self._staggers:
             self.cuts[group] = self._staggers[group].cut(terminated | truncated)
