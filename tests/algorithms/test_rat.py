@@ -137,6 +137,15 @@ def test_with_curvature_of_some_rows_the_whole_gradient_meets_their_matrix(spec:
     assert ((actual - expected).norm() / (expected - before).norm()).item() < 1e-10
 
 
+def test_curvature_of_as_many_rows_as_there_are_is_that_of_all() -> None:
+    policies = make_policy(GAUSSIAN), make_policy(GAUSSIAN)
+    for policy, rows in zip(policies, (None, ROWS), strict=True):
+        settings = config(curvature_rows=rows, weight_decay=0.2)
+        RAT(policy, settings, torch.Generator().manual_seed(7)).update(make_batch(policy))
+    actual, expected = (nn.utils.parameters_to_vector(p.actor.parameters()).detach() for p in policies)
+    assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_with_no_advantages_the_entropy_alone_is_raised() -> None:
     policy = make_policy(GAUSSIAN)
     batch = make_batch(policy)

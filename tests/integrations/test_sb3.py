@@ -179,6 +179,14 @@ def test_a_model_is_loaded_for_fewer_environments_and_with_other_hyperparameters
         RAT.load(tmp_path / "model", one, damping=0.0)
 
 
+def test_a_damping_that_is_changed_is_that_of_the_next_update() -> None:
+    model = model_of("box")
+    model.learn(64)
+    model.damping = 3.0
+    model.learn(64)
+    assert model.transform.damping == 3.0
+
+
 def test_a_policy_that_is_put_in_is_trained(tmp_path: Path) -> None:
     model = model_of("box")
     model.policy.save(tmp_path / "policy")

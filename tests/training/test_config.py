@@ -41,6 +41,10 @@ def test_minibatches_that_do_not_divide_the_rollout_are_refused_with_the_numbers
         short_config("CartPole-v1", HERE, algorithm={name: 3})
 
 
+def test_minibatches_of_a_critic_that_is_not_there_fit_any_rollout() -> None:
+    short_config("CartPole-v1", HERE, shared=True, algorithm={"critic_minibatches": 3})
+
+
 @pytest.mark.parametrize("name", ["gamma", "gae_lambda"])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_the_ends_of_the_allowed_ranges_are_allowed(name: str, value: float) -> None:

@@ -72,6 +72,7 @@ def test_every_algorithm_has_a_default_preset_that_is_valid(algo: str) -> None:
         ("Ant-v4", {"gae_lambda": 0.9}, {"kl_band": (0.015, 0.06)}),
         ("HalfCheetah-v4", {"num_envs": 32, "num_steps": 64}, {}),
         ("SwimmerX-v4", {}, {}),
+        ("gymnasium:Ant-v4", {"gae_lambda": 0.9}, {"kl_band": (0.015, 0.06)}),
     ],
 )
 def test_some_tasks_have_values_of_their_own_by_default(

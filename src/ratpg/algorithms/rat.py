@@ -244,7 +244,8 @@ class RAT:
         zeta, carried = self.config.kaczmarz_decay, self._carried
         reference = normalized(advantages) if measured else None
         # A start that is not zero would grow along what only the other rows know of.
-        pull = 0.0 if self.config.curvature_rows else self.config.weight_decay
+        some = self.config.curvature_rows is not None and self.config.curvature_rows < len(y)
+        pull = 0.0 if some else self.config.weight_decay
         if pull:
             decayed = {
                 name: p.detach() * (-pull / self.config.damping) for name, p in self.transform.parameters.items()

@@ -168,6 +168,7 @@ class RAT(OnPolicyAlgorithm):
         """Improves actor and critic by the rollout."""
         if self._bound is not self.policy:  # which has been replaced
             self._bind()
+        self.transform.damping = self.damping  # which may have been changed
         policy, buffer = self.policy, self.rollout_buffer
         self._update_learning_rate(policy.optimizer)
         size = self._adapted[1] if self._adapted[0] == self.step_size else self.step_size  # another one was loaded

@@ -88,7 +88,7 @@ class TrainConfig(Generic[C]):
     """Least log standard deviation, to which each update is brought back; None for no bound. Of actions with less noise
     little is learnt, and the Fisher matrix of so narrow a Gaussian is nearly singular."""
     initial_weights: InitialWeights = "orthogonal"
-    """First weights of the networks: orthogonal, or as pytorch draws them."""
+    """First weights of an MLP and of the actor's head: orthogonal, or as pytorch draws them."""
 
     def __post_init__(self) -> None:
         for name in ("seed", "checkpoint_interval"):
@@ -103,13 +103,20 @@ class TrainConfig(Generic[C]):
         parse_options(self.env_options)
         require("lstm", self.lstm, at_least=1)
         require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
-        require("min_log_std", self.min_log_std, at_least=-20, at_most=self.initial_log_std)
+        require("min_log_std", self.min_log_std, at_least=-20)
+        if self.min_log_std is not None and self.min_log_std > self.initial_log_std:
+            raise BadConfig(
+                f"min_log_std must be at most initial_log_std {self.initial_log_std:g}, got {self.min_log_std:g}: "
+                "lower it, or lift it by --min-log-std None"
+            )
         if self.activation not in ACTIVATIONS:
             raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
         if not self.hidden or min(self.hidden) < 1:
             raise BadConfig(f"hidden must name at least one width >= 1, got {self.hidden}")
         size = self.num_envs * self.num_steps
         for name, count in vars(self.algorithm).items():
+            if self.shared and name.startswith("critic_"):  # of a critic with a network of its own
+                continue
             if name.endswith("minibatches") and size % count:
                 raise BadConfig(
                     f"{name} {count} does not divide the rollout of num_envs {self.num_envs} x "

@@ -16,15 +16,14 @@ class EventWriter:
 
     Args:
         directory: the run's folder.
-        purge_step: where a run is resumed, the first step whose earlier events no longer count.
+        purge_step: the first step whose events in other files of the folder no longer count.
     """
 
-    def __init__(self, directory: Path, purge_step: int | None = None):
+    def __init__(self, directory: Path, purge_step: int):
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter((directory / name).open("wb"))
         self._append(Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            self._append(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        self._append(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, row: dict[str, float]) -> None:
         """One scalar a column, at the row's ``timesteps``."""

@@ -39,7 +39,7 @@ class MetricsWriter:
         self._columns = kept[0] if kept else []
         self._file = self._path.open("a", newline="")
         self._writer = csv.writer(self._file)
-        self._events = EventWriter(directory, purge_step=keep_until + 1 if keep_until else None)
+        self._events = EventWriter(directory, purge_step=keep_until + 1)
 
     def write(self, row: dict[str, float]) -> None:
         if not self._columns:

@@ -226,7 +226,7 @@ def preset(algo: str, name: str, env: str, shared: bool = False, total_timesteps
     run, algorithm = PRESETS[algo][name]
     values: dict[str, Any] = {}
     if name == "default":
-        task = env.rpartition("-v")[0]
+        task = env.rpartition(":")[2].rpartition("-v")[0]  # without a module to import
         values = TASKS.get(task, {})
         algorithm = replace(algorithm, **ALGORITHM_TASKS.get(algo, {}).get(task, {}))
         if shared:
