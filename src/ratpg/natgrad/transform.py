@@ -286,9 +286,9 @@ class AdvantageTransform:
             )
         if not y.numel():
             raise ValueError("there are no samples: log_prob, advantages and weights are empty")
-        if not self.deferred and w.isnan().any():
-            raise NotFinite("weights (importance ratios) are not finite: look for NaN in log-probabilities")
         if not (self.deferred or bool((w > 0).all())):
+            if w.isnan().any():
+                raise NotFinite("weights (importance ratios) are not finite: look for NaN in log-probabilities")
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         return (w / w.numel()).sqrt()
 
