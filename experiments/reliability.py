@@ -2,8 +2,8 @@
 
     ratpg reproduce reliability [--parallel 2] [--seeds 3 4]
 
-The first three seeds are those of ``mujoco``. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then writes
-``results/reliability/``.
+The first three seeds are those of ``mujoco``. Trains what ``results/runs.csv`` lacks (``--redraw``: nothing), then
+writes ``results/reliability/``.
 """
 
 from collections.abc import Sequence
