@@ -19,7 +19,7 @@ from ratpg.natgrad.backward import backward_to
 from ratpg.natgrad.batched import ROWS_BYTES, batched_factors, groups
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
-from ratpg.natgrad.free import StandIn, stand_ins
+from ratpg.natgrad.free import free_parameters, stand_ins
 from ratpg.natgrad.graph import Graph
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
@@ -102,13 +102,13 @@ class Recorder:
         # A module's own parameters among these: attribute -> name.
         self._trainable_of = {
             id(module): {
-                key: self._name_of[id(p)]
-                for key, found in module._parameters.items()
-                # Another recording may be open, where a copy is recorded first.
-                if id(p := found.value if isinstance(found, StandIn) else found) in self._name_of
+                key: self._name_of[id(parameter)]
+                for key, parameter in module._parameters.items()
+                if id(parameter) in self._name_of
             }
             for module in self.modules.values()
         }
+        self._free = free_parameters(self.modules.values(), self._name_of)
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
 
     @staticmethod
@@ -138,7 +138,7 @@ class Recorder:
             for module in self.modules.values():
                 if has_factor(module) and self._trainable_of[id(module)]:
                     handles.append(module.register_forward_hook(self._hook, prepend=True, with_kwargs=True))
-            with stand_ins(self.modules, self._name_of, self._note_expansion):
+            with stand_ins(self.parameters, self._free, self._note_expansion):
                 yield
         except BaseException:
             self.release()  # its memory may be what was lacking
