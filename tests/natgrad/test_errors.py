@@ -10,7 +10,7 @@ from ratpg.natgrad import AdvantageTransform, CaptureError, NotFinite
 
 from .case import gaussian
 from .cases import CASES
-from .oracle import problem, record
+from .oracle import problem, record, relative_error
 
 TANH = "tanh_mlp"
 
@@ -192,6 +192,37 @@ def test_log_prob_that_is_no_vector_is_refused() -> None:
     for wrong, advantages in ((log_prob.sum(), y.sum()), (log_prob[:, None], y[:, None])):
         with pytest.raises(ValueError, match="log_prob"):
             transform(wrong, advantages)
+
+
+def test_arguments_that_are_no_tensors_are_named() -> None:
+    transform, log_prob, y = _recorded()
+    for arguments, name in (((log_prob, y.numpy()), "advantages"), ((log_prob, y, 1.0), "weights")):
+        with pytest.raises(TypeError, match=f"{name} must be a tensor"):
+            transform(*arguments)
+    with pytest.raises(TypeError, match="targets must be a tensor"):
+        transform.solve(log_prob, y[:, None].tolist())
+
+
+def test_a_state_dict_and_a_damping_that_is_no_number_are_refused() -> None:
+    with pytest.raises(TypeError, match="hand over the module itself, and no OrderedDict"):
+        AdvantageTransform(nn.Linear(2, 2).state_dict())
+    with pytest.raises(ValueError, match="damping must be a number, got str"):
+        AdvantageTransform(nn.Linear(2, 2), "high")
+
+
+def test_a_weight_whose_share_underflows_leaves_its_advantage_finite() -> None:
+    # exp(-100) is above 0, and exp(-100)/1024 is not.
+    net, x, y, log_ratio = nn.Linear(4, 2), torch.randn(1024, 4), torch.randn(1024), torch.zeros(1024)
+    log_ratio[7] = -100.0
+    advantages = []
+    for dtype in (torch.float32, torch.float64):
+        net = net.to(dtype)
+        transform = AdvantageTransform(net)
+        with transform.record():
+            log_prob = torch.log_softmax(net(x.to(dtype)), 1)[:, 0]
+        advantages.append(transform(log_prob, y.to(dtype), log_ratio.to(dtype).exp()).advantage)
+    assert relative_error(advantages[0].double(), advantages[1]) <= 1e-4
+    assert abs(advantages[0][7].double() / advantages[1][7] - 1) <= 1e-4
 
 
 def test_advantages_and_weights_must_have_the_shape_of_log_prob() -> None:

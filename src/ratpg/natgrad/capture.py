@@ -6,9 +6,10 @@ see is filled in by batched vector-Jacobian products on the recorded graph: slow
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
 from ratpg.natgrad.parts import named_parts
 from ratpg.natgrad.precision import full_precision
 from ratpg.natgrad.refusal import refuse_modules
-from ratpg.natgrad.verifier import Share, Verifier, Verify, shares_of
+from ratpg.natgrad.verifier import Share, Verifier, Verify
 
 HELD_BYTES = 64 * 2**20
 """Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
@@ -87,6 +88,7 @@ class Recorder:
     def _begin(self) -> None:
         self.calls: list[Call] = []
         self._entered, self._reading = False, False
+        self._thread: int | None = None  # that records
         self.expansions: list[tuple[str, int, GradientEdge]] = []
         self._name_of: dict[int, str] = {}
         # Parameters whose factors were found to be wrong once: they take the batched path from then on.
@@ -129,10 +131,13 @@ class Recorder:
     def record(self) -> Iterator[None]:
         """Forgets the last recording and records what runs inside; the hooks are removed even after an error."""
         refuse_modules(self.modules)
+        thread = get_ident()
+        if self._thread not in (None, thread):
+            raise CaptureError("another thread is recording: give each thread a transform of its own")
         if not self._name_of:  # a copy
             self._identify()
         self.release()
-        self._entered = True
+        self._entered, self._thread = True, thread
         handles = []
         try:
             for module in self.modules.values():
@@ -144,6 +149,7 @@ class Recorder:
             self.release()  # its memory may be what was lacking
             raise
         finally:
+            self._thread = None
             for handle in handles:
                 handle.remove()
 
@@ -172,44 +178,43 @@ class Recorder:
         while True:
             found: list[Factor] = []
             self.visit(log_prob, found.append)
-            if not self.is_due(log_prob):
-                return found
-            norms = torch.stack([norm for factor in found for norm in factor.norms().values()]).norm(dim=0)
-            if self.agrees(log_prob, self.verifier.probe(norms), found):
+            if self.agrees(log_prob, found):
                 return found
 
-    def is_due(self, log_prob: Tensor) -> bool:
-        """Whether what was found in this pass is to be compared with autograd."""
-        return self.verifier.is_due(log_prob)
+    def agrees(self, log_prob: Tensor, factors: Sequence[Factor] | None, norms: Tensor | None = None) -> bool:
+        """Whether the factors of the last visit are right, by comparison with autograd; True where none is due.
 
-    def agrees(
-        self,
-        log_prob: Tensor,
-        v: Tensor,
-        factors: Iterable[Factor] | None = None,
-        products: Mapping[str, Tensor] | None = None,
-        gradients: Mapping[str, Tensor] | None = None,
-    ) -> bool:
-        """Compares the factors with autograd; what differs takes the batched path from the next visit on.
+        What differs takes the batched path from the next visit on.
 
         Args:
             log_prob: ``[B]``, with its graph, which is kept.
-            v: ``[B]``.
-            factors: those of the last visit; found anew unless given.
-            products: ``Hᵀv`` by these, where it is known already.
-            gradients: of ``vᵀ log_prob``, where they are known already.
+            factors: those of the last visit; None to find them anew.
+            norms: about the norms of the rows of ``H``, ``[B]``, where factors are found anew.
 
         Raises:
             CaptureError, NotFinite: as for `Verifier.disagreeing`.
         """
+        verifier = self.verifier
+        if not verifier.is_due(log_prob):
+            return True
         assert self._graph is not None
-        rounding, shares = self._graph[1].rounding, dict[str, Share]()
+        graph, shares = self._graph[1], dict[str, Share]()
         if factors is None:
+            assert norms is not None
+            v = verifier.probe(norms)
+
+            def look(factor: Factor) -> None:
+                shares.update(verifier.shares_of(factor, factor.norms(), v, graph.rounding))
+
             with torch.enable_grad():
-                self.visit(log_prob, lambda factor: shares.update(shares_of([factor], v, rounding)), fast_alone=True)
+                self.visit(log_prob, look, fast_alone=True)
         else:
-            shares = shares_of(factors, v, rounding, products)
-        wrong = self.verifier.disagreeing(log_prob, v, shares, self._by_rows, rounding, gradients)
+            found = [factor.norms() for factor in factors]
+            v = verifier.probe(torch.stack([n for each in found for n in each.values()]).norm(dim=0))
+            for factor, each in zip(factors, found, strict=True):
+                shares |= verifier.shares_of(factor, each, v, graph.rounding)
+        in_front = all(len(call.inputs) == len(v) for call in self.calls if call.edge.node in graph.nodes)
+        wrong = verifier.disagreeing(log_prob, v, shares, self._by_rows, graph.rounding, in_front)
         self._refused |= wrong
         return not wrong
 
@@ -240,7 +245,7 @@ class Recorder:
 
     def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool) -> None:
         if self._graph is None or self._graph[0] is not log_prob:
-            graph = Graph.of(log_prob, self._name_of if self.is_due(log_prob) else None)
+            graph = Graph.of(log_prob, self._name_of if self.verifier.is_due(log_prob) else None)
             self._graph = log_prob, graph
             self._refused |= self._of_several_layers(graph)
         refused, covered = self._refused, set[str]()
@@ -263,7 +268,7 @@ class Recorder:
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         given = [value for value in (*args, *kwargs.values()) if value is not None]
         # What is computed once more for a backward pass (checkpointed activations) was recorded before.
-        if self._reading or output.grad_fn is None or _is_transformed(output):
+        if self._reading or output.grad_fn is None or _is_transformed(output) or get_ident() != self._thread:
             return
         # An EmbeddingBag with offsets or weights of its own is left to the batched path, and so are nested tensors.
         if len(given) == 1 and not given[0].is_nested:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.factors import Cost, add_product, bytes_of
+from ratpg.natgrad.factors import Columns, Cost, add_product, bytes_of
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.tokens import GRAM_CHUNK_BYTES, add_contraction
 
@@ -76,6 +76,9 @@ class EmbeddingFactor:
 
     def norms(self) -> dict[str, Tensor]:
         return {self.name: torch.linalg.vector_norm(self.gradients, dim=2).sum(1)}
+
+    def sketch(self, v: Tensor, columns: Columns) -> dict[str, Tensor]:
+        return self.rmatvec(v)
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return (g[self.name][self.ids] * self.gradients).sum((1, 2))

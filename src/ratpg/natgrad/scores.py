@@ -75,11 +75,15 @@ class PassingScores:
     Args:
         recorder: what recorded the forward pass.
         log_prob: ``[B]``, with its graph, which is kept.
+
+    Attributes:
+        norms: of the rows, ``[B]``, once there were `products`.
     """
 
     def __init__(self, recorder: Recorder, log_prob: Tensor):
         self.recorder, self.log_prob = recorder, log_prob
         self._layers: tuple[LayerPlan, ...] = ()
+        self.norms = torch.ones_like(log_prob)
 
     def products(
         self, like: Tensor, g: Mapping[str, Tensor] | None, workspace: Workspace
@@ -93,7 +97,7 @@ class PassingScores:
             layers.append(plan_of(factor))
 
         self._visit(add)
-        self._layers = tuple(layers)
+        self._layers, self.norms = tuple(layers), total.diagonal().sqrt()
         return total, torch.stack(parts).sum(0) if parts else None
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ratpg.natgrad.factors import Cost, DenseFactor, Factor, add_product, bytes_of
+from ratpg.natgrad.factors import Columns, Cost, DenseFactor, Factor, add_product, bytes_of
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.patches import Patches, parts
 
@@ -72,6 +72,17 @@ class TokenFactor:
         if self.bias is not None:
             found[self.bias] = bias_norms(self.gradients)
         return found
+
+    def sketch(self, v: Tensor, columns: Columns) -> dict[str, Tensor]:
+        _, groups, tokens, d_in = self.inputs.shape
+        few = columns(self.weight, d_in) if groups == 1 else None
+        if few is None or not isinstance(self.inputs, Tensor):
+            return self.rmatvec(v)
+        weighted = few @ self.inputs.flatten(0, 2).T * v.repeat_interleave(tokens)
+        products = {self.weight: (weighted @ self.gradients.flatten(0, 2)).T}
+        if self.bias is not None:
+            products[self.bias] = v @ self._bias_rows()
+        return products
 
     def row_slices(self) -> Iterator[Tensor]:
         """The weight's rows, ``[B, G, units, d_in]`` at a time."""

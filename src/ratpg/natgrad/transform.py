@@ -211,27 +211,27 @@ class AdvantageTransform:
         carried = self._carried(previous, y.dtype) if previous is not None and decay else None
         with self._lock, full_precision():
             self._last, agreed = None, False
-            while not agreed:  # with what differs on the slow path: once more, if at all
+            while not agreed:  # with what differs from autograd on the slow path: once more, if at all
                 held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
-                scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
+                scores: HeldScores | PassingScores = held or PassingScores(self._recorder, log_prob)
                 if whole:
                     system, moved = scores.products(root, carried, self._workspace)
                 else:
                     moved = None if carried is None else scores.matvec(carried)
-                along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
-                target = root * (y - along_carried)
-                for_reference: list[Tensor] = []
-                if not whole and held is not None:
-                    solution, z = self._solve_rows(held, root, target)
-                else:
-                    columns = [target] if reference is None else [target, root * reference.detach()]
-                    solution = self._solve_system(system, root, torch.stack(columns, 1))
-                    z, *for_reference = solution.x.unbind(1)
-                v = root * z if solution.holds is None else torch.where(solution.holds, root * z, 0.0)
-                direction = scores.rmatvec(v)
-                agreed = self._agrees(log_prob, scores, v, direction)
+                agreed = self._agrees(log_prob, scores)
+            along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
+            target = root * (y - along_carried)
+            for_reference: list[Tensor] = []
+            if not whole and held is not None:
+                solution, z = self._solve_rows(held, root, target)
+            else:
+                columns = [target] if reference is None else [target, root * reference.detach()]
+                solution = self._solve_system(system, root, torch.stack(columns, 1))
+                z, *for_reference = solution.x.unbind(1)
             k = partial(self._gram_of, system, root, solution) if held is None else partial(held.gram, y)
             self._last = k, scores
+
+            direction = scores.rmatvec(root * z)
             if carried is not None:
                 direction = {name: g.add(carried[name], alpha=decay) for name, g in direction.items()}
             if whole and solution.method == "cholesky" and solution.holds is None:
@@ -285,25 +285,16 @@ class AdvantageTransform:
             self._last, agreed = None, False
             while not agreed:
                 system, _ = scores.products(root, None, self._workspace)
-                solution = self._solve_system(system, root, root[:, None] * targets)
-                agreed = self._agrees(log_prob, scores, root * solution.x[:, 0])
+                agreed = self._agrees(log_prob, scores)
+            solution = self._solve_system(system, root, root[:, None] * targets)
             self._last = partial(self._gram_of, system, root, solution), scores
         return replace(solution, x=solution.x / root[:, None])
 
-    def _agrees(self, log_prob: Tensor, scores: Scores, v: Tensor, product: Mapping[str, Tensor] | None = None) -> bool:
-        """Whether the scores' ``Hᵀv`` is autograd's; where it is not, the next visit of the recording differs.
-
-        Args:
-            log_prob: ``[B]``, with its graph.
-            scores: found in this pass.
-            v: ``[B]``.
-            product: ``Hᵀv`` by ``scores.rmatvec``, where it is known already.
-        """
-        if not self._recorder.is_due(log_prob):
-            return True
+    def _agrees(self, log_prob: Tensor, scores: HeldScores | PassingScores) -> bool:
+        """Whether the scores are right, as far as that is looked at; if not, the next visit brings other ones."""
         if isinstance(scores, HeldScores):
-            return self._recorder.agrees(log_prob, v, scores.factors, products=product)
-        return self._recorder.agrees(log_prob, v, gradients=product)
+            return self._recorder.agrees(log_prob, scores.factors)
+        return self._recorder.agrees(log_prob, None, scores.norms)
 
     def _gram_of(self, system: LowerTriangle, root: Tensor, solution: Solution) -> Tensor:
         """``K`` from the system that was solved, ``λI + SKS`` with what a deferred solution adds to its diagonal."""
@@ -334,7 +325,7 @@ class AdvantageTransform:
                 raise NotFinite("weights (importance ratios) are not finite: look for NaN in log-probabilities")
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
         # A ratio may be so small that its share of Σ would be 0, and 0/0 its advantage.
-        return (w / w.numel()).clamp(min=torch.finfo(w.dtype).tiny).sqrt()
+        return (w / w.numel()).sqrt().clamp(min=torch.finfo(w.dtype).tiny ** 0.5)
 
     def _carried(self, previous: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         for name, parameter in self.parameters.items():
