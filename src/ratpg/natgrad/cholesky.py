@@ -15,7 +15,8 @@ class Cholesky:
 
     Args:
         matrix: ``M``, which is left as it is.
-        shift: what is added to its diagonal first, ``[n]``, if anything.
+        shift: what is added to its diagonal first, ``[n]``, if anything. A matrix that needs a shift is nearly singular:
+            it is factorised without the inverses of corners, which would round too much.
 
     Attributes:
         exists: whether every pivot is positive, a bool scalar on the device; otherwise the rest means nothing.
@@ -37,7 +38,10 @@ class Cholesky:
             infos.append(info)
             below = panel[width:]
             if len(below):
-                below = product(below, torch.linalg.solve_triangular(corner, identity, upper=False))
+                if shift is None:
+                    below = product(below, torch.linalg.solve_triangular(corner, identity, upper=False))
+                else:
+                    below = torch.linalg.solve_triangular(corner.mT, below, upper=True, left=False).contiguous()
                 first, negative = 0, -below
                 for later in range(index + 1, len(panels)):
                     rows = negative[first : first + panels[later].shape[1]]

@@ -139,12 +139,14 @@ def _pseudo_inverse(matrix: Tensor, rhs: Tensor) -> Tensor:
     scale = torch.where(diagonal > 0, diagonal, diagonal.abs().max()).rsqrt()
     scale = torch.where(scale.isfinite(), scale, 1.0)  # all entries are zero
     eigenvalues, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
-    least, bound = float(eigenvalues[0]), JITTER * _noise(diagonal)
+    # Of a matrix of correlated rows the largest eigenvalue is n, and the others are as exact as it is.
+    least = float(eigenvalues[0])
+    bound = JITTER * max(_noise(diagonal), torch.finfo(matrix.dtype).eps * float(eigenvalues[-1]))
     if least < -bound:
         raise ValueError(
             f"the matrix is indefinite: scaled to a unit diagonal its least eigenvalue is {least:.2g}, and rounding "
             f"explains -{bound:.1g}; hand over a Gram matrix plus damping, in full precision"
         )
-    inverse = torch.where(eigenvalues > len(matrix) * bound, 1 / eigenvalues, 0.0)
+    inverse = torch.where(eigenvalues > bound, 1 / eigenvalues, 0.0)
     columns = scale[:, None] * (rhs if rhs.ndim == 2 else rhs[:, None])
     return (scale[:, None] * (vectors @ (inverse[:, None] * (vectors.T @ columns)))).view_as(rhs)
