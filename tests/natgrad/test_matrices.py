@@ -17,8 +17,8 @@ from ratpg.natgrad.solve import JITTER, solve_spd, solve_spd_deferred
 try:
     LONG = settings.get_profile("slow")
 except InvalidArgument:  # no profiles are registered for the whole suite
-    settings.register_profile("default", deadline=None, derandomize=True, max_examples=40)
-    settings.register_profile("slow", deadline=None, max_examples=1000)
+    settings.register_profile("default", deadline=None, derandomize=True, max_examples=40, database=None)
+    settings.register_profile("slow", deadline=None, max_examples=1000, database=None)
     settings.load_profile("default")
     LONG = settings.get_profile("slow")
 

@@ -15,8 +15,8 @@ class Cholesky:
 
     Args:
         matrix: ``M``, which is left as it is.
-        shift: what is added to its diagonal first, ``[n]``, if anything. A matrix that needs a shift is nearly singular:
-            it is factorised without the inverses of corners, which would round too much.
+        shift: what is added to its diagonal first, ``[n]``, if anything. A matrix that needs it is nearly singular,
+            and is factorised without the inverses of corners, which would round too much.
 
     Attributes:
         exists: whether every pivot is positive, a bool scalar on the device; otherwise the rest means nothing.
