@@ -80,8 +80,8 @@ class Ways:
 
     def __init__(self, batch: Snapshot, damping: float):
         self.batch, self.damping, self.actor = batch, damping, batch.policy.actor
-        self.recorder = Recorder.over(self.actor)
-        self.transform = AdvantageTransform(self.actor, damping)
+        self.recorder = Recorder.over(self.actor, verify="first")
+        self.transform = AdvantageTransform(self.actor, damping, verify="first")
 
     def _factors_and_gradient(self) -> tuple[list[Factor], dict[str, Tensor]]:
         with self.recorder.record():

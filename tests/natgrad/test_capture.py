@@ -275,20 +275,6 @@ def test_a_forward_pass_whose_output_is_not_used_is_ignored() -> None:
     assert relative_error(transform.gram(), h @ h.T) <= 1e-10
 
 
-def test_a_structure_is_compared_with_autograd_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["tanh_mlp"]()
-    transform, compared = AdvantageTransform(case.actor), []
-    compare = transform._recorder._compare
-    monkeypatch.setattr(transform._recorder, "_compare", lambda log_prob: compared.append(1) or compare(log_prob))
-    monkeypatch.setattr(capture, "AT_LEAST_EVERY", 6)
-    for _ in range(17):
-        with transform.record():
-            case.compute(*(t[:5] for t in case.data))  # of other samples, and not used
-            log_prob = case.log_prob()
-        transform(log_prob, torch.ones_like(log_prob))
-    assert len(compared) == 7  # at 1, 2, 4, 6, 8, 12 and 16
-
-
 def test_an_error_inside_record_lets_go_of_what_was_recorded() -> None:
     case = CASES["tanh_mlp"]()
     recorder = AdvantageTransform(case.actor)._recorder
@@ -297,19 +283,6 @@ def test_an_error_inside_record_lets_go_of_what_was_recorded() -> None:
         assert recorder.calls
         raise RuntimeError
     assert not recorder.calls
-
-
-def test_no_more_than_some_structures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "STRUCTURES", 2)
-    actor = nn.Linear(4, 3).double()
-    transform, obs = AdvantageTransform(actor), torch.randn(12, 4, dtype=torch.float64)
-    for start in range(6):
-        with transform.record():
-            log_prob = actor(obs).repeat(2, 1)[start : start + 12].square().sum(1)
-        transform(log_prob, torch.ones_like(log_prob))
-        h = dense.score_matrix(log_prob, list(actor.parameters()))
-        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
-    assert len(transform._recorder._known) <= 2
 
 
 @pytest.mark.parametrize("kind", ["grad", "vmap", "grad of each"])
@@ -382,24 +355,6 @@ def test_scripted_and_traced_modules() -> None:
         transform = AdvantageTransform(actor)
         with transform.record():
             log_prob = actor(obs).square().sum(1)
-        transform(log_prob, torch.ones_like(log_prob))
-        h = dense.score_matrix(log_prob, list(actor.parameters()))
-        assert relative_error(transform.gram(), h @ h.T) <= 1e-10
-
-
-def test_what_was_refused_once_stays_so_when_structures_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "STRUCTURES", 3)
-    actor, obs = nn.Linear(4, 3).double(), torch.randn(12, 4, dtype=torch.float64)
-    transform = AdvantageTransform(actor)
-
-    def coupled(gate: float) -> Tensor:
-        output = actor(obs)
-        return (output + gate * output.mean(0)).square().sum(1)
-
-    plain = [lambda n=n: actor(obs).square().sum(1).view(*[1] * n, 12).flatten() for n in range(1, 5)]
-    for compute in (partial(coupled, 1.0), *plain, partial(coupled, 0.0), partial(coupled, 0.0), partial(coupled, 1.0)):
-        with transform.record():
-            log_prob = compute()
         transform(log_prob, torch.ones_like(log_prob))
         h = dense.score_matrix(log_prob, list(actor.parameters()))
         assert relative_error(transform.gram(), h @ h.T) <= 1e-10

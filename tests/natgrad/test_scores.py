@@ -93,14 +93,6 @@ def test_curvature_rows_are_held_however_large(nothing_is_held: None, monkeypatc
     assert len(passes) == 1  # of the fallback, which is the slowest part
 
 
-def test_several_products_count_as_one_pass(nothing_is_held: None) -> None:
-    # A structure is compared with autograd at its first, second, fourth ... pass.
-    transform, log_prob = record(CASES["tanh_mlp"](), damping=0.0)
-    transform(log_prob, torch.ones_like(log_prob))
-    transform(log_prob, torch.ones_like(log_prob))
-    assert list(transform._recorder._passes.values()) == [1]
-
-
 def test_predictions_of_passing_scores_hold_without_damping(nothing_is_held: None) -> None:
     given = problem("more_samples_than_parameters")
     transform, log_prob = record(CASES["more_samples_than_parameters"](), damping=0.0)

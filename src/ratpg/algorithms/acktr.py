@@ -81,7 +81,9 @@ class ACKTR:
         options = config.damping, config.factor_decay, config.inverse_interval, config.eigenvalue_corrected
         self.shared = policy.spec.shared
         networks = {"both": policy} if self.shared else {"actor": policy.actor, "critic": policy.critic}
-        self.recorders = {name: Recorder.over(network, keep_tokens=True) for name, network in networks.items()}
+        self.recorders = {
+            name: Recorder.over(network, keep_tokens=True, verify="first") for name, network in networks.items()
+        }
         self.kfac = {name: KFAC(*options) for name in networks}
         for network in networks.values():
             # What an LSTM is fed by is differentiated through time with it, and no layer to `natgrad`.

@@ -156,7 +156,7 @@ class GaussNewtonCritic(Critic):
     ):
         super().__init__(policy, epochs, minibatches, generator)
         self.step_size = step_size
-        self.transform = AdvantageTransform(policy.critic, damping)
+        self.transform = AdvantageTransform(policy.critic, damping, verify="first")
         self.transform.deferred = policy.device.type == "cuda"
 
     def _fit(self, observations: Observations, parts: Iterable[tuple[Observations, Tensor]]) -> list[Tensor]:

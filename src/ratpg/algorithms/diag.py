@@ -83,7 +83,7 @@ class Diag:
 
     def __init__(self, policy: ActorCritic, config: DiagConfig, generator: torch.Generator):
         self.policy, self.config, self.generator = policy, config, generator
-        self.recorder = Recorder.over(policy if policy.spec.shared else policy.actor)
+        self.recorder = Recorder.over(policy if policy.spec.shared else policy.actor, verify="first")
         self.critic: AdamCritic | None = None
         if not policy.spec.shared:
             self.critic = AdamCritic(

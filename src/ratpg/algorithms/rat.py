@@ -153,7 +153,7 @@ class RAT:
         if policy.spec.lstm and config.curvature_rows:  # the first rows of sequences are their first steps
             raise BadConfig(f"curvature_rows needs a policy without an LSTM, got {config.curvature_rows}")
         network = policy if self.shared else policy.actor
-        self.transform = AdvantageTransform(network, config.damping, config.curvature_rows)
+        self.transform = AdvantageTransform(network, config.damping, config.curvature_rows, verify="first")
         self.critic = None if self.shared else _critic(policy, config, generator)
         self.step_size = KLBand(config.step_size, config.kl_band, config.step_size_bounds)
         self._carried: dict[str, Tensor] | None = None  # g of the mini-batch before, with Kaczmarz

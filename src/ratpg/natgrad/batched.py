@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor
-from ratpg.natgrad.operations import shape_of
+from ratpg.natgrad.graph import shape_of
 from ratpg.natgrad.plan import BATCHED
 
 VJP_CHUNK_BYTES = 256 * 2**20

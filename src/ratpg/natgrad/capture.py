@@ -6,7 +6,7 @@ see is filled in by batched vector-Jacobian products on the recorded graph: slow
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,23 +17,20 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ratpg.natgrad.backward import backward_to
 from ratpg.natgrad.batched import ROWS_BYTES, batched_factors, groups
-from ratpg.natgrad.errors import CaptureError, NotFinite
+from ratpg.natgrad.errors import CaptureError
 from ratpg.natgrad.factors import DenseFactor, Factor, bytes_of
-from ratpg.natgrad.free import StandIn, stand_ins
+from ratpg.natgrad.free import free_parameters, stand_ins
+from ratpg.natgrad.graph import Graph
 from ratpg.natgrad.layer import Layer, LayerCall
 from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
 from ratpg.natgrad.parts import named_parts
 from ratpg.natgrad.precision import full_precision
 from ratpg.natgrad.refusal import refuse_modules
-from ratpg.natgrad.structure import structure_of
+from ratpg.natgrad.verifier import Share, Verifier, Verify, shares_of
 
 HELD_BYTES = 64 * 2**20
 """Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
 factor is held at a time, and the direction takes a second backward pass."""
-AT_LEAST_EVERY = 64
-"""Passes of one structure after which its factors are compared with autograd again, if not before."""
-STRUCTURES = 1024
-"""How many structures are remembered; where the code takes another part of the samples each time, all are new."""
 
 
 @dataclass
@@ -63,6 +60,7 @@ class Recorder:
         parameters: name -> trainable parameter, the columns of ``H``.
         keep_tokens: keep a layer's inputs and output gradients even where its rows are the cheaper form: for those who
             look at the layer, as K-FAC does, and not only at its products.
+        verify: when the factors are compared with autograd, see `Verifier`.
     """
 
     def __init__(
@@ -70,14 +68,17 @@ class Recorder:
         modules: Mapping[str, nn.Module],
         parameters: Mapping[str, nn.Parameter],
         keep_tokens: bool = False,
+        verify: Verify = "always",
     ):
         self.modules, self.parameters, self.keep_tokens = dict(modules), dict(parameters), keep_tokens
+        self.verifier = Verifier(self.parameters, verify)
         self._begin()
         self._identify()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was recorded, and what is known of it, which is by identity: a copy records anew."""
-        return {name: vars(self)[name] for name in ("modules", "parameters", "keep_tokens")}
+        kept = ("modules", "parameters", "keep_tokens")
+        return {name: vars(self)[name] for name in kept} | {"verifier": self.verifier.anew()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -88,13 +89,12 @@ class Recorder:
         self._entered, self._reading = False, False
         self.expansions: list[tuple[str, int, GradientEdge]] = []
         self._name_of: dict[int, str] = {}
-        # Structures already compared with autograd -> the parameters that have to take the batched path.
-        self._known: dict[tuple[Any, ...], frozenset[str]] = {}
-        self._passes: Counter[tuple[Any, ...]] = Counter()
-        # Those of structures that are not remembered any more.
-        self._known_once: frozenset[str] = frozenset()
-        # What was refused of this recording, which several products may ask for.
-        self._refused_of: tuple[Tensor, frozenset[str]] | None = None
+        # Parameters whose factors were found to be wrong once: they take the batched path from then on.
+        self._refused: set[str] = set()
+        # Those that took it in the last visit.
+        self._by_rows: frozenset[str] = frozenset()
+        # The graph of this recording, which several products may ask for.
+        self._graph: tuple[Tensor, Graph] | None = None
 
     def _identify(self) -> None:
         """Finds modules and parameters by identity."""
@@ -102,17 +102,19 @@ class Recorder:
         # A module's own parameters among these: attribute -> name.
         self._trainable_of = {
             id(module): {
-                key: self._name_of[id(p)]
-                for key, found in module._parameters.items()
-                # Another recording may be open, where a copy is recorded first.
-                if id(p := found.value if isinstance(found, StandIn) else found) in self._name_of
+                key: self._name_of[id(parameter)]
+                for key, parameter in module._parameters.items()
+                if id(parameter) in self._name_of
             }
             for module in self.modules.values()
         }
+        self._free = free_parameters(self.modules.values(), self._name_of)
         self._module_name_of = {id(module): name for name, module in self.modules.items()}
 
     @staticmethod
-    def over(actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False) -> "Recorder":
+    def over(
+        actor: nn.Module | Sequence[nn.Module | nn.Parameter], keep_tokens: bool = False, verify: Verify = "always"
+    ) -> "Recorder":
         """A recorder of a module, or of a sequence of modules and free parameters.
 
         Raises:
@@ -121,7 +123,7 @@ class Recorder:
         modules, parameters = named_parts(actor)
         if not parameters:
             raise ValueError("nothing to precondition: no parameter of the actor requires a gradient")
-        return Recorder(modules, parameters, keep_tokens)
+        return Recorder(modules, parameters, keep_tokens, verify)
 
     @contextmanager
     def record(self) -> Iterator[None]:
@@ -136,7 +138,7 @@ class Recorder:
             for module in self.modules.values():
                 if has_factor(module) and self._trainable_of[id(module)]:
                     handles.append(module.register_forward_hook(self._hook, prepend=True, with_kwargs=True))
-            with stand_ins(self.modules, self._name_of, self._note_expansion):
+            with stand_ins(self.parameters, self._free, self._note_expansion):
                 yield
         except BaseException:
             self.release()  # its memory may be what was lacking
@@ -147,7 +149,7 @@ class Recorder:
 
     def release(self) -> None:
         """Lets go of what was recorded, and so of the graph behind it."""
-        self.calls, self.expansions, self._refused_of = [], [], None
+        self.calls, self.expansions, self._graph = [], [], None
         self._entered = False
 
     def is_large(self, log_prob: Tensor) -> bool:
@@ -167,14 +169,55 @@ class Recorder:
             ValueError: where ``log_prob`` is not a vector.
             NotFinite: where it, or a gradient that is compared with autograd's, is not finite.
         """
-        found: list[Factor] = []
-        self.visit(log_prob, found.append)
-        return found
+        while True:
+            found: list[Factor] = []
+            self.visit(log_prob, found.append)
+            if not self.is_due(log_prob):
+                return found
+            norms = torch.stack([norm for factor in found for norm in factor.norms().values()]).norm(dim=0)
+            if self.agrees(log_prob, self.verifier.probe(norms), found):
+                return found
 
-    def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
+    def is_due(self, log_prob: Tensor) -> bool:
+        """Whether what was found in this pass is to be compared with autograd."""
+        return self.verifier.is_due(log_prob)
+
+    def agrees(
+        self,
+        log_prob: Tensor,
+        v: Tensor,
+        factors: Iterable[Factor] | None = None,
+        products: Mapping[str, Tensor] | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> bool:
+        """Compares the factors with autograd; what differs takes the batched path from the next visit on.
+
+        Args:
+            log_prob: ``[B]``, with its graph, which is kept.
+            v: ``[B]``.
+            factors: those of the last visit; found anew unless given.
+            products: ``Hᵀv`` by these, where it is known already.
+            gradients: of ``vᵀ log_prob``, where they are known already.
+
+        Raises:
+            CaptureError, NotFinite: as for `Verifier.disagreeing`.
+        """
+        assert self._graph is not None
+        rounding, shares = self._graph[1].rounding, dict[str, Share]()
+        if factors is None:
+            with torch.enable_grad():
+                self.visit(log_prob, lambda factor: shares.update(shares_of([factor], v, rounding)), fast_alone=True)
+        else:
+            shares = shares_of(factors, v, rounding, products)
+        wrong = self.verifier.disagreeing(log_prob, v, shares, self._by_rows, rounding, gradients)
+        self._refused |= wrong
+        return not wrong
+
+    def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool = False) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
 
-        Those of parameters without fast factors come at the end, from batched passes that bring several at a time.
+        Those of parameters without fast factors come at the end, from batched passes that bring several at a time; not
+        with ``fast_alone``.
 
         Raises:
             CaptureError, ValueError, NotFinite: as for `factors`.
@@ -191,15 +234,16 @@ class Recorder:
         self._reading = True
         try:
             with full_precision():
-                self._visit(log_prob, on_factor)
+                self._visit(log_prob, on_factor, fast_alone)
         finally:
             self._reading = False
 
-    def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None]) -> None:
-        if self._refused_of is None or self._refused_of[0] is not log_prob:
-            self._refused_of = log_prob, self._refused(log_prob)
-        refused = self._refused_of[1]
-        covered: set[str] = set()
+    def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool) -> None:
+        if self._graph is None or self._graph[0] is not log_prob:
+            graph = Graph.of(log_prob, self._name_of if self.is_due(log_prob) else None)
+            self._graph = log_prob, graph
+            self._refused |= self._of_several_layers(graph)
+        refused, covered = self._refused, set[str]()
 
         def keep(names: tuple[str, ...], factors: list[Factor]) -> None:
             if not refused.intersection(names):
@@ -209,6 +253,9 @@ class Recorder:
 
         self._backward(log_prob, keep)
         missing = {name: parameter for name, parameter in self.parameters.items() if name not in covered}
+        self._by_rows = frozenset(missing)
+        if fast_alone:
+            return
         for group in groups(missing, log_prob):
             for factor in batched_factors(log_prob, group):
                 on_factor(factor)
@@ -230,13 +277,22 @@ class Recorder:
         if rows.grad_fn is not None and not _is_transformed(rows):
             self.expansions.append((name, len(rows), get_gradient_edge(rows)))
 
-    def _backward(self, log_prob: Tensor, on_layer: OnLayer) -> tuple[float, list[Call]]:
-        """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there.
+    def _of_several_layers(self, graph: Graph) -> set[str]:
+        """Parameters that several layers share, none of which has the whole row."""
+        layers: dict[str, set[Any]] = {}
+        for call in self.calls:
+            if call.edge.node in graph.nodes:
+                names = self._trainable_of[id(call.module)]
+                for name in names.values():
+                    layers.setdefault(name, set()).add((type(call.module), *names.values()))
+        for name, _, edge in self.expansions:
+            if edge.node in graph.nodes:
+                layers.setdefault(name, set()).add(name)
+        return {name for name, found in layers.items() if len(found) > 1}
 
-        Returns:
-            The coarsest rounding of these gradients, and the calls that were reached.
-        """
-        samples, precision, reached = len(log_prob), 0.0, list[Call]()
+    def _backward(self, log_prob: Tensor, on_layer: OnLayer) -> None:
+        """One backward pass: a layer's factors are built as soon as the gradients at all its calls are there."""
+        samples, reached = len(log_prob), False
         dtype = log_prob.dtype  # layers may have fewer digits, be it under autocast
         # Modules of one type that share all their parameters are one layer.
         keys = [(type(call.module), *self._trainable_of[id(call.module)].values()) for call in self.calls]
@@ -249,8 +305,7 @@ class Recorder:
             on_layer(key[1:], build_factors(Layer(calls, names, samples, self.keep_tokens)))
 
         def on_gradient(index: int, gradient: Tensor) -> None:
-            nonlocal precision
-            precision = max(precision, torch.finfo(gradient.dtype).eps)
+            nonlocal reached
             if index >= len(self.calls):
                 name, length, _ = self.expansions[index - len(self.calls)]
                 if length != samples:
@@ -260,7 +315,7 @@ class Recorder:
                     rows[name] = rows[name] + gradient if name in rows else gradient
                 return
             call, key = self.calls[index], keys[index]
-            reached.append(call)
+            reached = True
             if call.inputs._version != call.version and not isinstance(call.module, PerSampleParameter):
                 name = self._module_name_of[id(call.module)]
                 raise CaptureError(f"the input of module '{name}' was changed in place after the module ran")
@@ -283,88 +338,6 @@ class Recorder:
                 on_layer((name,), [DenseFactor(row, name)])
         for name in unfit:
             on_layer((name,), [])
-        return precision, reached
-
-    def _refused(self, log_prob: Tensor) -> frozenset[str]:
-        """Parameters whose layers have no right factors.
-
-        A structure is compared with autograd at its 1st, 2nd, 4th ... 64th, 128th, 192nd ... pass: what couples the
-        samples may be multiplied by a gate that is zero at first. At each, where the data may change their order.
-        """
-        samples = len(log_prob)
-        graph = structure_of(log_prob, self._name_of)
-        layers = tuple((id(call.module), call.inputs.ndim, len(call.inputs) == samples) for call in self.calls)
-        free = tuple((name, length == samples) for name, length, _ in self.expansions)
-        # One sample fits any layout, and shows nothing about two.
-        structure = (graph.key, samples == 1, layers, free)
-        if len(self._passes) >= STRUCTURES and structure not in self._passes:
-            self._known_once = self._known_once.union(*self._known.values())
-            self._passes.clear()
-            self._known.clear()
-        self._passes[structure] += 1
-        passes, refused = self._passes[structure], self._known.get(structure)
-        captured = log_prob.is_cuda and torch.cuda.is_current_stream_capturing()
-        again = graph.moves or passes & (passes - 1) == 0 or passes % AT_LEAST_EVERY == 0
-        if refused is None or (again and not captured):
-            found, conclusive = self._compare(log_prob)
-            refused = found | (refused or frozenset())
-            if conclusive:
-                self._known[structure] = refused
-        recorded = Counter(name for name, _, edge in self.expansions if edge.node in graph.nodes)
-        for call in self.calls:
-            if call.edge.node in graph.nodes:
-                recorded.update(self._trainable_of[id(call.module)].values())
-        used_elsewhere = {name for name, count in recorded.items() if graph.uses[name] > count}
-        return refused | self._known_once | used_elsewhere
-
-    def _compare(self, log_prob: Tensor) -> tuple[frozenset[str], bool]:
-        """Parameters for which ``Hᵀv`` from factors is not autograd's, at a random ``v``, or that several layers share;
-        and whether that shows it for other batches too.
-
-        Catches samples that are not independent, and a layout with the samples not in front.
-
-        Raises:
-            NotFinite: where nothing can be compared.
-        """
-        if not log_prob.isfinite().all():
-            raise NotFinite("log_prob is not finite: look for NaN or infinity in the network or its inputs")
-        generator = torch.Generator().manual_seed(0)
-        v = torch.randn(len(log_prob), generator=generator, dtype=torch.float64, device="cpu").to(log_prob)
-        seen: Counter[str] = Counter()
-        found: list[tuple[Tensor, dict[str, Tensor]]] = []
-
-        def look(names: tuple[str, ...], factors: list[Factor]) -> None:
-            seen.update(names)
-            if factors:
-                # The scale of the terms that were summed, so that a true zero made of large terms is no mismatch; of
-                # the whole layer, for each row of a bias may be such a zero (before a norm of each channel).
-                scale = torch.stack([factor.squared_norms() @ v.square() for factor in factors]).sum().sqrt()
-                found.append((scale, {n: p for factor in factors for n, p in factor.rmatvec(v).items()}))
-
-        precision, reached = self._backward(log_prob, look)
-        # A layout without the samples in front may fit one batch by chance; it is compared every time.
-        conclusive = all(len(call.inputs) == len(log_prob) for call in reached)
-        wrong = {name for name, count in seen.items() if count > 1}
-        parameters = [self.parameters[name] for _, products in found for name in products]
-        if not parameters:
-            return frozenset(wrong), conclusive
-        truth = iter(torch.autograd.grad(log_prob, parameters, v, retain_graph=True, allow_unused=True))
-        rounding = max(torch.finfo(log_prob.dtype).eps, precision)
-        # In half precision autograd itself was seen to be six roundings off; the root would be up to nine percent.
-        tolerance = min(rounding**0.5, max(1e-3, 8 * rounding))
-        for scale, products in found:
-            for name, product in products.items():
-                gradient = next(truth)
-                if gradient is not None and gradient.is_sparse:
-                    gradient = gradient.to_dense()
-                error = product if gradient is None else product - gradient
-                if not error.norm() <= tolerance * scale:
-                    if gradient is not None and not gradient.isfinite().all():
-                        raise NotFinite(
-                            f"the gradient of '{name}' is not finite: look for NaN or infinity in the network"
-                        )
-                    wrong.add(name)
-        return frozenset(wrong), conclusive and all(bool(scale > 0) for scale, _ in found)
 
 
 def _is_transformed(tensor: Tensor) -> bool:

@@ -53,21 +53,29 @@ class EmbeddingFactor:
             flat = self.ids.flatten()
             add_contraction(gram, self.gradients, lambda rows, columns: flat[rows, None] == flat[None, columns])
             return
-        for rows in self._row_slices():
+        for _, rows in self._row_slices():
             add_product(gram, rows.flatten(1))
 
-    def _row_slices(self) -> Iterator[Tensor]:
-        """Rows over the ids that occur, ``[B, U, units]`` at a time."""
+    def _row_slices(self) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        """Rows over the ids that occur, ``[B, ids, units]`` of them at a time, within `GRAM_CHUNK_BYTES`."""
         samples, count = len(self.ids), len(self._used)
-        units = max(1, GRAM_CHUNK_BYTES // (samples * count * self.gradients.element_size()))
-        places = self._places + count * torch.arange(samples, device=self.ids.device)[:, None]
-        for gradients in self.gradients.split(units, dim=2):
-            rows = gradients.new_zeros(samples * count, gradients.shape[2])
-            rows.index_add_(0, places.flatten(), gradients.flatten(0, 1))
-            yield rows.view(samples, count, -1)
+        entries = max(1, GRAM_CHUNK_BYTES // (samples * self.gradients.element_size()))
+        units, flat = max(1, entries // count), self.gradients.flatten(0, 1)
+        rows_of = torch.arange(samples, device=self.ids.device)[:, None]
+        for start in range(0, count, entries):
+            ids = slice(start, min(start + entries, count))
+            width, inside = ids.stop - start, ((self._places >= start) & (self._places < ids.stop)).flatten()
+            places = (self._places - start + width * rows_of).flatten()
+            if width < count:
+                places = places[inside]
+            for first in range(0, flat.shape[1], units):
+                part = slice(first, first + units)
+                rows = flat.new_zeros(samples * width, len(range(*part.indices(flat.shape[1]))))
+                rows.index_add_(0, places, flat[:, part] if width == count else flat[inside, part])
+                yield (ids, part), rows.view(samples, width, -1)
 
-    def squared_norms(self) -> Tensor:
-        return torch.stack([rows.square().sum((1, 2)) for rows in self._row_slices()]).sum(0)
+    def norms(self) -> dict[str, Tensor]:
+        return {self.name: torch.linalg.vector_norm(self.gradients, dim=2).sum(1)}
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return (g[self.name][self.ids] * self.gradients).sum((1, 2))
@@ -78,6 +86,9 @@ class EmbeddingFactor:
         return {self.name: product.index_add_(0, self.ids.flatten(), weighted.flatten(0, 1))}
 
     def squares(self, v: Tensor) -> dict[str, Tensor]:
+        used = self.gradients.new_zeros(len(self._used), self.gradients.shape[2])
+        for where, rows in self._row_slices():
+            used[where] = torch.tensordot(v, rows.square(), 1)
         product = self.gradients.new_zeros(self.vocabulary, self.gradients.shape[2])
-        product[self._used] = torch.cat([torch.tensordot(v, rows.square(), 1) for rows in self._row_slices()], 1)
+        product[self._used] = used
         return {self.name: product}

@@ -8,7 +8,7 @@ belong to one layer without forming them, and offers the products everything els
 ``matvec(g)``        ``H g`` for ``g = {parameter name: tensor}``  ``[B]``
 ``rmatvec(v)``       ``Hᵀ v`` as ``{parameter name: tensor}``      parameter shapes
 ``squares(v)``       ``(H∘H)ᵀ v``, likewise                        parameter shapes
-``squared_norms()``  the diagonal of its share of ``K``            ``[B]``
+``norms()``          scale of each row, ``{parameter name: [B]}``  ``[B]`` each
 ``head(n)``          the factor of the first ``n`` rows            `Factor`
 ``cost()``           how ``K`` is come by, and what that takes     `Cost`
 ===================  ============================================  ================
@@ -65,8 +65,12 @@ class Factor(Protocol):
         """The factor of the first ``count`` rows."""
         ...
 
-    def squared_norms(self) -> Tensor:
-        """Squared norms of the rows, the diagonal of the share of ``K``, ``[B]``."""
+    def norms(self) -> dict[str, Tensor]:
+        """Of each parameter the norms of its rows, ``[B]``.
+
+        Where a row is a sum over tokens this is a bound, made of the terms: rounding errors are in proportion to it,
+        whatever cancels.
+        """
         ...
 
     def cost(self) -> Cost: ...
@@ -150,9 +154,13 @@ class OuterFactor:
         widths = self.gradients.shape[1] + (self.inputs.shape[1] if self.weight is not None else 0)
         return Cost("outer product", bytes_of(self.inputs, self.gradients), samples * samples * widths)
 
-    def squared_norms(self) -> Tensor:
-        scale = self.inputs.square().sum(1) if self.weight is not None else 0.0
-        return (scale + (self.bias is not None)) * self.gradients.square().sum(1)
+    def norms(self) -> dict[str, Tensor]:
+        of_bias, found = torch.linalg.vector_norm(self.gradients, dim=1), dict[str, Tensor]()
+        if self.weight is not None:
+            found[self.weight] = torch.linalg.vector_norm(self.inputs, dim=1) * of_bias
+        if self.bias is not None:
+            found[self.bias] = of_bias
+        return found
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         along = self.gradients.new_zeros(len(self.gradients))
@@ -189,18 +197,20 @@ class DenseFactor:
         name: of the parameter.
         way: how they were come by.
         flops: what that took.
+        scale: ``[B]``, see `Factor.norms`; the norms of the rows unless given.
     """
 
-    def __init__(self, rows: Tensor, name: str, way: str = "rows", flops: int = 0):
+    def __init__(self, rows: Tensor, name: str, way: str = "rows", flops: int = 0, scale: Tensor | None = None):
         self.rows, self.name, self._shape = rows.reshape(len(rows), rows.shape[1:].numel()), name, rows.shape[1:]
-        self.way, self.flops = way, flops
+        self.way, self.flops, self.scale = way, flops, scale
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
     def head(self, count: int) -> "DenseFactor":
-        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name, self.way, self.flops)
+        scale = None if self.scale is None else self.scale[:count]
+        return DenseFactor(self.rows[:count].view(-1, *self._shape), self.name, self.way, self.flops, scale)
 
     def cost(self) -> Cost:
         return Cost(self.way, bytes_of(self.rows), self.flops + len(self.rows) * self.rows.numel())
@@ -208,8 +218,9 @@ class DenseFactor:
     def add_gram(self, gram: LowerTriangle) -> None:
         add_product(gram, self.rows)
 
-    def squared_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.rows, dim=1).square()  # without a copy of the rows
+    def norms(self) -> dict[str, Tensor]:
+        norms = torch.linalg.vector_norm(self.rows, dim=1)  # without a copy of the rows
+        return {self.name: norms if self.scale is None else torch.maximum(norms, self.scale)}
 
     def matvec(self, g: Mapping[str, Tensor]) -> Tensor:
         return self.rows @ g[self.name].flatten()

@@ -1,18 +1,20 @@
-"""Per-sample gradients of free parameters in modules that are not ours, such as a ``log_std`` beside a network.
+"""Per-sample gradients of free parameters, such as a ``log_std`` beside a network.
 
-While a forward pass is recorded such a parameter is replaced by a stand-in. Where the stand-in meets a tensor with
-the samples in front, ``[B, ...]``, and would be broadcast over them, it takes part as its expansion
-``[B, *shape]``: the same values (to rounding), but with a gradient row for each sample. Everywhere else it is the
-parameter, and what is computed from it an ordinary tensor.
+While a forward pass is recorded, a free parameter that is handed to a function of PyTorch's takes part as a stand-in.
+Where that meets a tensor with the samples in front, ``[B, ...]``, and would be broadcast over them, or is expanded to
+``[B, ...]`` itself, it is replaced by its expansion ``[B, *shape]``: the same values (to rounding), but with a gradient
+row for each sample. Everywhere else it is the parameter, and what is computed from it an ordinary tensor. The parameter
+itself, and whoever holds it, stays as it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 # Names of torch functions and tensor methods: what maps each element by itself ...
@@ -25,6 +27,9 @@ BROADCASTING = frozenset(
     {"add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__"}
     | {"div", "__truediv__", "__rtruediv__", "true_divide", "pow", "__pow__", "expand_as", "broadcast_tensors"}
 )
+
+# What repeats one tensor to a shape that is given.
+EXPANDING = frozenset({"expand", "broadcast_to", "repeat"})
 
 UNARY = ELEMENTWISE | (BROADCASTING - {"expand_as", "broadcast_tensors"})
 """What gives one tensor from a parameter and numbers."""
@@ -105,6 +110,12 @@ class StandIn(Tensor):
                 expanded = _expand(mine[0], others)
                 if expanded is not None:
                     return func(*_replace(args, expanded), **_replace(kwargs, expanded))
+            if len(mine) == 1 and not others and name in EXPANDING:
+                whole = func(*_replace(args, mine[0].value), **_replace(kwargs, mine[0].value))
+                expanded = _expand(mine[0], [whole])
+                if expanded is not None and whole.shape[whole.ndim - mine[0].ndim :] == mine[0].shape:
+                    expanded = expanded.expand(whole.shape)
+                    return expanded.clone() if name == "repeat" else expanded  # which may be written to
             if getattr(func, "__self__", None) is Tensor.data:  # which shares the memory, but no version
                 mine[0].shown += 1
             args, kwargs = tree_map(_plain, (args, kwargs))
@@ -143,36 +154,65 @@ def _plain(leaf: Any) -> Any:
     return leaf.value if isinstance(leaf, StandIn) else leaf
 
 
-@contextmanager
-def stand_ins(
-    modules: Mapping[str, nn.Module], name_of: Mapping[int, str], on_expand: Callable[[str, Tensor], None]
-) -> Iterator[None]:
-    """Replaces the free parameters of modules for as long as the context is open.
-
-    PyTorch's own modules are left alone: what they do with their parameters is no plain broadcast.
+class StandingIn(TorchFunctionMode):
+    """Has stand-ins take part in place of free parameters.
 
     Args:
-        modules: where to look.
-        name_of: ``id(parameter)`` -> name, of the parameters that count.
+        stand_ins: ``id(parameter)`` -> stand-in.
+    """
+
+    def __init__(self, stand_ins: Mapping[int, StandIn]):
+        super().__init__()
+        self._stand_ins = stand_ins
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if any(self._holds(value) for value in (*args, *kwargs.values())):
+            args, kwargs = tree_map(lambda leaf: self._stand_ins.get(id(leaf), leaf), (args, kwargs))
+        return func(*args, **kwargs)
+
+    def _holds(self, value: Any) -> bool:
+        if isinstance(value, tuple | list):
+            return any(id(entry) in self._stand_ins for entry in value)
+        return id(value) in self._stand_ins
+
+
+def free_parameters(modules: Iterable[nn.Module], name_of: Mapping[int, str]) -> set[int]:
+    """The ``id`` of each parameter that may be broadcast over samples.
+
+    Not of those that PyTorch's own modules hold: what these do with them is no plain broadcast.
+
+    Args:
+        modules: where parameters may be held.
+        name_of: ``id(parameter)`` -> name, of all that count.
+    """
+    known = ("torch.nn.", "ratpg.natgrad.")
+    held = {
+        id(parameter)
+        for module in modules
+        if type(module).__module__.startswith(known)
+        for parameter in module._parameters.values()
+    }
+    return name_of.keys() - held
+
+
+@contextmanager
+def stand_ins(
+    parameters: Mapping[str, nn.Parameter], free: Collection[int], on_expand: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Has free parameters take part as stand-ins for as long as the context is open.
+
+    Args:
+        parameters: name -> parameter.
+        free: the ``id`` of those that stand-ins are for.
         on_expand: called with a parameter's name and each expansion ``[B, *shape]`` (a leading 1 dropped).
     """
-    replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
-    made: list[StandIn] = []
+    made = {id(p): StandIn.of(p, partial(on_expand, name)) for name, p in parameters.items() if id(p) in free}
     try:
-        for module in modules.values():
-            if type(module).__module__.startswith(("torch.nn.", "ratpg.natgrad.")):
-                continue
-            for attribute, parameter in module._parameters.items():
-                if parameter is not None and parameter.requires_grad and id(parameter) in name_of:
-                    replaced.append((module, attribute, parameter))
-        for module, attribute, parameter in replaced:
-            stand_in = StandIn.of(parameter, partial(on_expand, name_of[id(parameter)]))
-            made.append(stand_in)
-            # The module finds it where it looks for its parameter; a tensor is no `nn.Parameter`, which is the point.
-            module._parameters[attribute] = stand_in  # type: ignore[assignment]
-        yield
+        with StandingIn(made) if made else nullcontext():
+            yield
     finally:
-        for module, attribute, parameter in replaced:
-            module._parameters[attribute] = parameter
-        for stand_in in made:  # which may be kept, say as the width of the policy before
+        for stand_in in made.values():  # what was computed of one may be kept, say as the width of the policy before
             stand_in.closed = True

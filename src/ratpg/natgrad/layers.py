@@ -119,8 +119,9 @@ def has_factor(module: nn.Module) -> bool:
     if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
         return False
     owned = "value" if isinstance(module, PerSampleParameter) else "weight"
-    # What was scripted or traced has a forward elsewhere.
-    return getattr(type(module), "forward", None) in BUILDERS and owned in module._parameters
+    # What was scripted or traced has a forward elsewhere, and so may an instance.
+    forward = getattr(getattr(module, "forward", None), "__func__", None)
+    return forward in BUILDERS and owned in module._parameters
 
 
 def build_factors(layer: Layer) -> list[Factor]:
@@ -128,4 +129,4 @@ def build_factors(layer: Layer) -> list[Factor]:
     empty."""
     if any(parameter is not None and not parameter.numel() for parameter in layer.calls[0].module._parameters.values()):
         return []
-    return BUILDERS[type(layer.calls[0].module).forward](layer)
+    return BUILDERS[layer.calls[0].module.forward.__func__](layer)

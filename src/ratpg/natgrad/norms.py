@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,11 +42,14 @@ def norm_factors(layer: Layer) -> list[Factor]:
     if not layer.divides():
         return []
     sums: dict[str, Tensor] = {}
+    scales: dict[str, Tensor] = {}
     for module, inputs, gradients in layer.calls:
         for attribute in layer.names:
             rows = gradients if attribute == "bias" else gradients * NORMALISED[type(module).forward](module, inputs)
+            scale = torch.linalg.vector_norm(rows.reshape(layer.samples, -1), dim=1)
             if not isinstance(module, nn.LayerNorm | nn.RMSNorm) and rows.ndim > 2:
                 rows = rows.flatten(2).sum(2)  # the weight is for channels, [B · F, C, *space]
             rows = rows.reshape(layer.samples, -1, *module.weight.shape).sum(1)
             sums[attribute] = sums[attribute] + rows if attribute in sums else rows
-    return [DenseFactor(rows, layer.names[attribute]) for attribute, rows in sums.items()]
+            scales[attribute] = scales[attribute] + scale if attribute in scales else scale
+    return [DenseFactor(rows, layer.names[attribute], scale=scales[attribute]) for attribute, rows in sums.items()]

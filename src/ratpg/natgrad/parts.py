@@ -1,6 +1,6 @@
 """What an actor is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -11,8 +11,10 @@ def named_parts(
     """Modules and trainable parameters by name; in a sequence each name starts with the position.
 
     Raises:
-        TypeError: for what is neither a module nor a parameter, and for complex parameters.
+        TypeError: for what is neither a module nor a parameter, and for complex and sharded parameters.
     """
+    if isinstance(actor, Mapping):
+        raise TypeError(f"hand over the module itself, and no {type(actor).__name__} of its parameters")
     parts = [("", actor)] if isinstance(actor, nn.Module) else [(str(i), part) for i, part in enumerate(actor)]
     modules: dict[str, nn.Module] = {}
     parameters: dict[str, nn.Parameter] = {}
@@ -30,6 +32,11 @@ def named_parts(
         known = {id(parameter) for parameter in parameters.values()}
         parameters.update({name: p for name, p in found if p.requires_grad and id(p) not in known})
     for name, parameter in parameters.items():
+        if hasattr(parameter, "device_mesh"):
+            raise TypeError(
+                f"parameter '{name}' is a DTensor, of which each process holds a part (FSDP2, tensor parallelism): "
+                "hand over the module before it is sharded"
+            )
         if parameter.is_complex():
             raise TypeError(
                 f"parameter '{name}' is complex: keep pairs of real numbers, as torch.view_as_real has them"

@@ -69,6 +69,15 @@ class Patches:
         """Of the images, which are what is held."""
         return sum(images.numel() * images.element_size() for _, images in self._calls)
 
+    def norms(self) -> Tensor:
+        """A bound on the norm of each sample's patches, ``[B]``: of its images, times how often a pixel is seen."""
+        squares = []
+        for convolution, images in self._calls:
+            sizes = zip(convolution.kernel_size, convolution.stride, strict=True)
+            seen = math.prod(-(-kernel // stride) for kernel, stride in sizes)
+            squares.append(seen * torch.linalg.vector_norm(images.flatten(1), dim=1).square())
+        return torch.stack(squares).sum(0).sqrt()
+
     def head(self, count: int) -> "Patches":
         """Those of the first ``count`` samples."""
         return Patches([(convolution, images[:count]) for convolution, images in self._calls], self.shape[2])

@@ -1,7 +1,8 @@
-"""Modules with which no score matrix can be right."""
+"""What no score matrix can be right with: modules, and samples that are spread over processes."""
 
 from collections.abc import Mapping
 
+import torch.distributed
 from torch import nn
 
 from ratpg.natgrad.errors import CaptureError
@@ -39,3 +40,19 @@ def refuse_modules(modules: Mapping[str, nn.Module]) -> None:
                 f"{called} drops units at random in training mode, so the score "
                 "of this forward pass is not that of the next: call .eval() on it or set its rate to 0"
             )
+
+
+def refuse_process_groups() -> None:
+    """Refuses to work on one process's part of the samples.
+
+    Raises:
+        CaptureError: where a process group of more than one is initialised.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    count = torch.distributed.get_world_size()
+    if count > 1:
+        raise CaptureError(
+            f"{count} processes hold parts of the samples, and K couples all of them, so that an average of their "
+            "directions is another step: gather the samples into one process without a process group"
+        )

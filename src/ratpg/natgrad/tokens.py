@@ -67,13 +67,11 @@ class TokenFactor:
         if self.bias is not None:
             add_product(gram, self._bias_rows())
 
-    def squared_norms(self) -> Tensor:
-        norms = self.gradients.new_zeros(len(self.gradients))
-        for rows in self.row_slices():
-            norms += torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
+    def norms(self) -> dict[str, Tensor]:
+        found = {self.weight: weight_norms(self.inputs, self.gradients)}
         if self.bias is not None:
-            norms += self._bias_rows().square().sum(1)
-        return norms
+            found[self.bias] = bias_norms(self.gradients)
+        return found
 
     def row_slices(self) -> Iterator[Tensor]:
         """The weight's rows, ``[B, G, units, d_in]`` at a time."""
@@ -151,11 +149,22 @@ def token_factors(
             return [TokenFactor(inputs, gradients, weight, bias, shape)]
     factors: list[Factor] = []
     if weight is not None:
-        forming = 2 * math.prod(inputs.shape) * gradients.shape[3]
-        factors.append(DenseFactor(form_rows(inputs, gradients).view(-1, *shape), weight, flops=forming))
+        forming, scale = 2 * math.prod(inputs.shape) * gradients.shape[3], weight_norms(inputs, gradients)
+        factors.append(DenseFactor(form_rows(inputs, gradients).view(-1, *shape), weight, flops=forming, scale=scale))
     if bias is not None:
-        factors.append(DenseFactor(gradients.sum(2).flatten(1), bias))
+        factors.append(DenseFactor(gradients.sum(2).flatten(1), bias, scale=bias_norms(gradients)))
     return factors
+
+
+def weight_norms(inputs: Tensor | Patches, gradients: Tensor) -> Tensor:
+    """A bound on the norms of a weight's rows ``Σₜ dᵢₜ aᵢₜᵀ``, ``[B]``: by Cauchy and Schwarz, without forming them."""
+    of_inputs = torch.linalg.vector_norm(inputs.flatten(1), dim=1) if isinstance(inputs, Tensor) else inputs.norms()
+    return of_inputs * torch.linalg.vector_norm(gradients.flatten(1), dim=1)
+
+
+def bias_norms(gradients: Tensor) -> Tensor:
+    """A bound on the norms of a bias's rows ``Σₜ dᵢₜ``, ``[B]``: the sum of the norms."""
+    return torch.linalg.vector_norm(gradients, dim=(1, 3)).sum(1)
 
 
 def form_rows(inputs: Tensor | Patches, gradients: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -23,11 +24,14 @@ from torch import Tensor, nn
 
 from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.errors import CaptureError, NotFinite
+from ratpg.natgrad.factors import Factor
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.plan import Plan
 from ratpg.natgrad.precision import full_precision
+from ratpg.natgrad.refusal import refuse_process_groups
 from ratpg.natgrad.scores import HeldScores, PassingScores, Scores
 from ratpg.natgrad.solve import Solution, solve_spd, solve_spd_deferred
+from ratpg.natgrad.verifier import Verify
 from ratpg.natgrad.workspace import Workspace
 
 
@@ -77,6 +81,8 @@ class AdvantageTransform:
             ``(λI + H_RᵀΣ_R H_R)⁻¹ HᵀΣy``: directions which only the other samples know of are stretched by
             ``1/λ``, so that Kaczmarz iterates with a decay grow along them where their eigenvalue is above ``2λ``. None
             for all samples.
+        verify: ``"always"`` compares each step with autograd's own gradient, at the cost of one more backward pass;
+            ``"first"`` only the first, which is enough for a network that is known to work (docs/maths.md).
 
     Attributes:
         deferred: whether nothing may make the host wait for the device, as in a CUDA graph; False at first. Then values
@@ -93,7 +99,13 @@ class AdvantageTransform:
         actor: nn.Module | Sequence[nn.Module | nn.Parameter],
         damping: float = 0.1,
         curvature_rows: int | None = None,
+        *,
+        verify: Verify = "always",
     ):
+        try:
+            damping = float(damping)
+        except (TypeError, ValueError):
+            raise ValueError(f"damping must be a number, got {type(damping).__name__}") from None
         if not (math.isfinite(damping) and damping >= 0):
             raise ValueError(f"damping must be finite and >= 0, got {damping}")
         if curvature_rows is not None and (curvature_rows < 1 or damping == 0):
@@ -101,15 +113,23 @@ class AdvantageTransform:
                 f"curvature_rows must be at least 1, and needs damping > 0; got {curvature_rows}, {damping}"
             )
         self.damping, self.curvature_rows, self.deferred = damping, curvature_rows, False
-        self._recorder = Recorder.over(actor)
+        self._recorder = Recorder.over(actor, verify=verify)
         self.parameters = self._recorder.parameters
+        self._begin()
+
+    def _begin(self) -> None:
         # What `gram` and `plan` ask of the last call.
         self._last: tuple[Callable[[], Tensor], Scores] | None = None
         self._workspace = Workspace()
+        self._lock = RLock()  # threads take turns: a recording and a workspace are one call's at a time
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was recorded last, of which a copy has nothing."""
-        return self.__dict__ | {"_last": None, "_workspace": Workspace()}
+        return {name: value for name, value in vars(self).items() if name not in ("_last", "_workspace", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def record(self) -> AbstractContextManager[None]:
         """Context in which the forward pass that makes ``log_prob`` runs; any code that calls the modules will do."""
@@ -131,7 +151,7 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        with full_precision():
+        with self._lock, full_precision():
             return self._of_last()[0]()
 
     def plan(self) -> Plan:
@@ -142,7 +162,8 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        return self._of_last()[1].plan()
+        with self._lock:
+            return self._of_last()[1].plan()
 
     def _of_last(self) -> tuple[Callable[[], Tensor], Scores]:
         if self._last is None:
@@ -181,33 +202,36 @@ class AdvantageTransform:
         """
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
-        self._last = None
+        _require_tensors(log_prob=log_prob, advantages=advantages, weights=weights, reference=reference)
         y = advantages.detach()
         root = self._root(log_prob, y, weights)
         whole = self.curvature_rows is None or self.curvature_rows >= len(y)
         if not whole and reference is not None:
             raise ValueError("a reference needs the curvature of all rows")
         carried = self._carried(previous, y.dtype) if previous is not None and decay else None
-        with full_precision():
-            held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
-            scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
-            if whole:
-                system, moved = scores.products(root, carried, self._workspace)
-            else:
-                moved = None if carried is None else scores.matvec(carried)
-            along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
-            target = root * (y - along_carried)
-            for_reference: list[Tensor] = []
-            if not whole and held is not None:
-                solution, z = self._solve_rows(held, root, target)
-            else:
-                columns = [target] if reference is None else [target, root * reference.detach()]
-                solution = self._solve_system(system, root, torch.stack(columns, 1))
-                z, *for_reference = solution.x.unbind(1)
+        with self._lock, full_precision():
+            self._last, agreed = None, False
+            while not agreed:  # with what differs on the slow path: once more, if at all
+                held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
+                scores: Scores = PassingScores(self._recorder, log_prob) if held is None else held
+                if whole:
+                    system, moved = scores.products(root, carried, self._workspace)
+                else:
+                    moved = None if carried is None else scores.matvec(carried)
+                along_carried = torch.zeros_like(y) if moved is None else decay * moved  # ζ H g_{j−1}
+                target = root * (y - along_carried)
+                for_reference: list[Tensor] = []
+                if not whole and held is not None:
+                    solution, z = self._solve_rows(held, root, target)
+                else:
+                    columns = [target] if reference is None else [target, root * reference.detach()]
+                    solution = self._solve_system(system, root, torch.stack(columns, 1))
+                    z, *for_reference = solution.x.unbind(1)
+                v = root * z if solution.holds is None else torch.where(solution.holds, root * z, 0.0)
+                direction = scores.rmatvec(v)
+                agreed = self._agrees(log_prob, scores, v, direction)
             k = partial(self._gram_of, system, root) if held is None else partial(held.gram, y)
             self._last = k, scores
-
-            direction = scores.rmatvec(root * z)
             if carried is not None:
                 direction = {name: g.add(carried[name], alpha=decay) for name, g in direction.items()}
             if whole and solution.method == "cholesky" and solution.holds is None:
@@ -249,19 +273,37 @@ class AdvantageTransform:
             ValueError, NotFinite, CaptureError: as for a step, and where ``targets`` is no matrix, or curvature is of
                 some rows only.
         """
+        _require_tensors(log_prob=log_prob, targets=targets, weights=weights)
         if targets.ndim != 2 or targets.shape[1] == 0:
             raise ValueError(f"targets must be [B, k] with k > 0, got {list(targets.shape)}")
-        self._last = None
         targets = targets.detach()
         if self.curvature_rows is not None and self.curvature_rows < len(targets):
             raise ValueError("the advantage alone needs the curvature of all rows: take a step's")
         root = self._root(log_prob, targets[:, 0], weights)
         scores = PassingScores(self._recorder, log_prob)
-        with full_precision():
-            system, _ = scores.products(root, None, self._workspace)
-            solution = self._solve_system(system, root, root[:, None] * targets)
-        self._last = partial(self._gram_of, system, root), scores
+        with self._lock, full_precision():
+            self._last, agreed = None, False
+            while not agreed:
+                system, _ = scores.products(root, None, self._workspace)
+                solution = self._solve_system(system, root, root[:, None] * targets)
+                agreed = self._agrees(log_prob, scores, root * solution.x[:, 0])
+            self._last = partial(self._gram_of, system, root), scores
         return replace(solution, x=solution.x / root[:, None])
+
+    def _agrees(self, log_prob: Tensor, scores: Scores, v: Tensor, product: Mapping[str, Tensor] | None = None) -> bool:
+        """Whether the scores' ``Hᵀv`` is autograd's; where it is not, the next visit of the recording differs.
+
+        Args:
+            log_prob: ``[B]``, with its graph.
+            scores: found in this pass.
+            v: ``[B]``.
+            product: ``Hᵀv`` by ``scores.rmatvec``, where it is known already.
+        """
+        if not self._recorder.is_due(log_prob):
+            return True
+        if isinstance(scores, HeldScores):
+            return self._recorder.agrees(log_prob, v, scores.factors, products=product)
+        return self._recorder.agrees(log_prob, v, gradients=product)
 
     def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
         """``K`` from the system that was solved, ``λI + SKS``."""
@@ -272,6 +314,7 @@ class AdvantageTransform:
 
     def _root(self, log_prob: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         """``S = Σ^{1/2}`` as a vector."""
+        refuse_process_groups()
         w = torch.ones_like(y) if weights is None else weights.detach()
         if log_prob.ndim != 1 or not log_prob.shape == y.shape == w.shape:
             shapes = [list(t.shape) for t in (log_prob, y, w)]
@@ -290,7 +333,8 @@ class AdvantageTransform:
             if w.isnan().any():
                 raise NotFinite("weights (importance ratios) are not finite: look for NaN in log-probabilities")
             raise ValueError("weights (importance ratios) must be positive: clamp them away from zero")
-        return (w / w.numel()).sqrt()
+        # A ratio may be so small that its share of Σ would be 0, and 0/0 its advantage.
+        return (w / w.numel()).clamp(min=torch.finfo(w.dtype).tiny).sqrt()
 
     def _carried(self, previous: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         for name, parameter in self.parameters.items():
@@ -307,7 +351,9 @@ class AdvantageTransform:
 
     def _held(self, log_prob: Tensor) -> HeldScores:
         with torch.enable_grad():
-            return HeldScores(self._recorder.factors(log_prob), list(self.parameters))
+            factors: list[Factor] = []
+            self._recorder.visit(log_prob, factors.append)
+            return HeldScores(factors, list(self.parameters))
 
     def _solve_rows(self, scores: HeldScores, root: Tensor, target: Tensor) -> tuple[Solution, Tensor]:
         """``z`` with ``HᵀSz = (λI + H_RᵀΣ_R H_R)⁻¹ HᵀSt``, by Woodbury from the first ``R`` rows.
@@ -329,3 +375,9 @@ class AdvantageTransform:
         system.scale(root)
         system.shift(self.damping)
         return (solve_spd_deferred if self.deferred else solve_spd)(system, rhs, self.damping)
+
+
+def _require_tensors(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor [B], got {type(value).__name__}: use torch.as_tensor")

@@ -34,7 +34,7 @@ class AlignmentProbe:
 
     def __init__(self, policy: ActorCritic):
         self.policy = policy
-        self.transform = AdvantageTransform(policy.actor, DAMPING)
+        self.transform = AdvantageTransform(policy.actor, DAMPING, verify="first")
         self.cosine: float | None = None
 
     def watch(self, batch: Batch) -> Batch:
