@@ -1,5 +1,6 @@
 """RAT in Stable-Baselines3: its steps are the natural gradient's; it is saved and goes on as others there are."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -58,8 +60,7 @@ def recorded(model: RAT, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any
     take = RAT._step
 
     def step(self: RAT, batch: Any, *rest: Any) -> Tensor:
-        shared = self.policy.share_features_extractor  # which these parameters lack
-        before = type(self.policy)(**self.policy._get_constructor_parameters(), share_features_extractor=shared)
+        before = type(self.policy)(**self.policy._get_constructor_parameters())
         before.load_state_dict(self.policy.state_dict())
         before.set_training_mode(False)
         norm = take(self, batch, *rest)
@@ -141,6 +142,30 @@ def test_passes_end_where_the_kl_divergence_leaves_its_band(monkeypatch: pytest.
     assert model._adapted[1] == pytest.approx(0.2 / 1.5)
 
 
+class Meddling(BaseCallback):
+    """Changes the policy after each rollout, so that it is another than the one that acted."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        with torch.no_grad():
+            self.model.policy.action_net.bias.add_(1.0)
+
+
+def test_a_first_mini_batch_beyond_the_band_leaves_the_actor_as_it_is() -> None:
+    model = model_of("box", n_epochs=3)
+    before = {n: p.detach().clone() for n, p in model.policy.named_parameters()}
+    model.learn(64, callback=Meddling())
+    after = dict(model.policy.named_parameters())
+    meddled = before["action_net.bias"] + 1.0
+    torch.testing.assert_close(after["action_net.bias"], meddled, rtol=0, atol=0)
+    assert all((after[n] == p).all() for n, p in before.items() if "value" not in n and n != "action_net.bias")
+    assert all((after[n] != p).any() for n, p in before.items() if "value" in n)  # the critic learns
+    assert model.logger.name_to_value["train/step_norm"] == 0.0
+    assert model._adapted[1] == pytest.approx(0.2 / 1.5)
+
+
 def test_it_learns() -> None:
     model = RAT("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=0), n_steps=128, seed=0, device="cpu")
     model.learn(20_000)
@@ -194,6 +219,48 @@ def test_a_policy_that_is_put_in_is_trained(tmp_path: Path) -> None:
     before = {n: p.detach().clone() for n, p in model.policy.named_parameters()}
     model.learn(64)
     assert all((p != before[n]).any() for n, p in model.policy.named_parameters())
+
+
+class Hardwired(ActorCriticPolicy):
+    """Parts its extractors by itself, so that no argument of its constructor says so."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options, share_features_extractor=False)
+
+
+class Wide(BaseFeaturesExtractor):
+    """Has parameters, so that it matters whose it is."""
+
+    def __init__(self, space: spaces.Box):
+        super().__init__(space, 4)
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.layer(observations)
+
+
+@pytest.mark.parametrize("kind", ["MlpPolicy", Hardwired])
+def test_a_policy_with_parted_extractors_is_loaded_as_it_was_saved(kind: Any, tmp_path: Path) -> None:
+    options = {"features_extractor_class": Wide} | ({} if kind is Hardwired else {"share_features_extractor": False})
+    new = RAT(kind, make_vec_env(lambda: Noise(*SPACES["box"]), 2), **SHORT, policy_kwargs=options, seed=0)
+    new.save(tmp_path / "model")
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    for model in (new, RAT.load(tmp_path / "model", new.env, device="cpu")):
+        model.learn(64)
+        model.policy.save(tmp_path / "policy")
+        for policy in (copy.deepcopy(model.policy), type(model.policy).load(tmp_path / "policy", device="cpu")):
+            assert not policy.share_features_extractor
+            chosen, again = (p.predict(observations, deterministic=True)[0] for p in (model.policy, policy))
+            assert (chosen == again).all()
+            assert torch.equal(*(p.predict_values(torch.as_tensor(observations)) for p in (model.policy, policy)))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_integers_in_a_box_are_refused(dtype: Any) -> None:
+    env = make_vec_env(lambda: Noise(NUMBERS, spaces.Box(0, 3, (2,), dtype)), 2)
+    message = f"truncates the actions of a Box of {np.dtype(dtype)}: declare the Box as float32 and round"
+    with pytest.raises(BadConfig, match=message):
+        RAT("MlpPolicy", env, **SHORT)
 
 
 def test_layers_that_act_otherwise_in_training_do_not_mix_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """The parameter-space twin against the oracle, and against the transform."""
 
+import math
+
 import pytest
 import torch
 
-from ratpg.natgrad import AdvantageTransform, dense
-from ratpg.natgrad.fisher import conjugate_gradient, flatten, kl_fisher, score_fisher, unflatten
+from ratpg.natgrad import AdvantageTransform, NotFinite, dense
+from ratpg.natgrad.fisher import Stop, conjugate_gradient, flatten, kl_fisher, score_fisher, unflatten
 
 from .case import Case
 from .cases import CASES
@@ -72,7 +74,7 @@ def test_conjugate_gradients_end_after_as_many_steps_as_there_are_eigenvalues() 
 
 def test_of_a_zero_right_hand_side_the_solution_is_zero() -> None:
     solution = conjugate_gradient(lambda v: v, torch.zeros(3), 10)
-    assert solution.iterations == 0
+    assert (solution.iterations, solution.residual, solution.stopped) == (0, 0.0, Stop.CONVERGED)
     assert not solution.x.any()
 
 
@@ -81,3 +83,51 @@ def test_flatten_and_unflatten_are_inverse() -> None:
     back = unflatten(flatten(list(tensors.values())), tensors)
     for name, tensor in tensors.items():
         assert torch.equal(back[name], tensor)
+
+
+def ill_conditioned() -> torch.Tensor:
+    return torch.diag(torch.logspace(0, 3, 30)) + 0.1
+
+
+@pytest.mark.parametrize("power", [-100, -83, -40, 40, 100])
+def test_the_size_of_the_right_hand_side_changes_no_digit(power: int) -> None:
+    matrix, b = ill_conditioned(), torch.linspace(-1, 2, 30)
+    expected = conjugate_gradient(lambda v: matrix @ v, b, 20, 1e-6)
+    solution = conjugate_gradient(lambda v: matrix @ v, b * 2.0**power, 20, 1e-6)
+    assert expected.stopped is Stop.ITERATIONS
+    assert (solution.iterations, solution.residual, solution.stopped) == (20, expected.residual, Stop.ITERATIONS)
+    torch.testing.assert_close(solution.x / 2.0**power, expected.x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-25, 1e25, 3e38])
+def test_the_solution_of_a_right_hand_side_at_the_ends_of_single_precision(size: float) -> None:
+    b = size * torch.tensor([1.0, -0.5, 0.25])
+    solution = conjugate_gradient(lambda v: torch.tensor([1.0, 2.0, 4.0]) * v, b, 10, 1e-6)
+    torch.testing.assert_close(solution.x / size, torch.tensor([1.0, -0.25, 0.0625]), rtol=1e-4, atol=0)
+    assert solution.stopped is Stop.CONVERGED
+    assert solution.residual <= 1e-6
+
+
+@pytest.mark.parametrize("last", [0.0, -1.0])
+def test_a_direction_without_curvature_ends_it(last: float) -> None:
+    diagonal = torch.tensor([1.0, 3.0, last], dtype=torch.float64)
+    b = torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64)
+    solution = conjugate_gradient(lambda v: diagonal * v, b, 10)
+    assert solution.stopped is Stop.CURVATURE
+    assert solution.x.isfinite().all()
+    assert solution.x @ b > 0  # what was found before still ascends
+    nothing = conjugate_gradient(lambda v: 0 * v, b, 10)
+    assert (nothing.stopped, nothing.iterations, nothing.residual) == (Stop.CURVATURE, 1, 1.0)
+    assert not nothing.x.any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    b = torch.ones(3)
+    with pytest.raises(NotFinite, match="a product of conjugate gradients is not finite"):
+        conjugate_gradient(lambda v: torch.tensor([1.0, value, 1.0]) * v, b, 10)
+    b[1] = value
+    with pytest.raises(NotFinite, match="the right-hand side is not finite"):
+        conjugate_gradient(lambda v: v, b, 10)
+    with pytest.raises(NotFinite, match="overflows: raise the damping"):
+        conjugate_gradient(lambda v: 1e-20 * v, torch.full((3,), 1e25), 10)

@@ -47,7 +47,8 @@ def test_scaling_and_shifting(size: int) -> None:
     lower = LowerTriangle.of(matrix)
     lower.scale(factors)
     lower.shift(0.25)
-    expected = matrix * torch.outer(factors, factors) + 0.25 * torch.eye(size, dtype=torch.float64)
+    lower.shift(factors)
+    expected = matrix * torch.outer(factors, factors) + torch.diag(0.25 + factors)
     torch.testing.assert_close(lower.dense(), expected, rtol=1e-14, atol=1e-14)
 
 

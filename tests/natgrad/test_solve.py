@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from ratpg.natgrad.cholesky import Cholesky
 from ratpg.natgrad.lower import WIDTH, LowerTriangle
-from ratpg.natgrad.solve import solve_spd
+from ratpg.natgrad.solve import solve_spd, solve_spd_deferred
 
 from .oracle import relative_error
 
@@ -45,7 +45,15 @@ def test_blocked_factor_is_lapacks(size: int) -> None:
     factor, expected = Cholesky(LowerTriangle.of(matrix)), torch.linalg.cholesky(matrix)
     assert bool(factor.exists)
     assert relative_error(factor.dense(), expected) <= 1e-12
-    assert float(factor.least_pivot) == pytest.approx(float(expected.diagonal().min() ** 2), rel=1e-12)
+    assert_close(factor.pivots, expected.diagonal().square(), rtol=1e-10, atol=0)
+
+
+def test_a_shift_is_added_to_the_diagonal_of_what_is_factorised() -> None:
+    matrix, shift = _spd(300), _vector(300).square()
+    lower = LowerTriangle.of(matrix)
+    expected = torch.linalg.cholesky(matrix + torch.diag(shift))
+    assert relative_error(Cholesky(lower, shift).dense(), expected) <= 1e-12
+    assert torch.equal(lower.dense(), matrix)
 
 
 def test_a_column_is_solved_the_same_whatever_stands_beside_it() -> None:
@@ -131,16 +139,89 @@ def test_zero_matrix_has_the_zero_solution(size: int, columns: int | None) -> No
     assert torch.equal(solution.x, torch.zeros_like(rhs))
 
 
+@pytest.mark.parametrize("least", [-1.0, -1e-3])
 @pytest.mark.parametrize("columns", [None, 2])
-def test_indefinite_matrix_is_inverted_on_its_positive_part(columns: int | None) -> None:
+def test_an_indefinite_matrix_is_refused(columns: int | None, least: float) -> None:
     basis, _ = torch.linalg.qr(_vector(200, 200))
-    eigenvalues = torch.linspace(-1.0, 2.0, 200, dtype=torch.float64)
+    eigenvalues = torch.linspace(least, 2.0, 200, dtype=torch.float64)
     rhs = _vector(200) if columns is None else _vector(200, columns)
-    solution = solve_spd(basis @ torch.diag(eigenvalues) @ basis.T, rhs)
-    positive = basis[:, eigenvalues > 0]
-    expected = positive @ torch.diag(1 / eigenvalues[eigenvalues > 0]) @ positive.T @ rhs
-    assert (solution.method, solution.jitter) == ("eigh", 0.0)
-    assert relative_error(solution.x, expected) <= 1e-9
+    for rows in (torch.ones(200), torch.logspace(-1, 1, 200)):
+        matrix = rows[:, None] * (basis @ torch.diag(eigenvalues) @ basis.T) * rows
+        with pytest.raises(ValueError, match="the matrix is indefinite: scaled to a unit diagonal"):
+            solve_spd(matrix, rhs)
+
+
+@pytest.mark.parametrize("matrix", [[[-1.0]], [[-1e-30]], [[0.0, 1.0], [1.0, 0.0]], [[1.0, 2.0], [2.0, 1.0]]])
+def test_a_small_indefinite_matrix_is_refused(matrix: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="the matrix is indefinite"):
+        solve_spd(torch.tensor(matrix), torch.ones(len(matrix)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("entry", [1e-30, 1e-20, 1.0, 1e30])
+def test_a_single_entry_is_divided_by(entry: float, dtype: torch.dtype) -> None:
+    solution = solve_spd(torch.tensor([[entry]], dtype=dtype), torch.tensor([3.0], dtype=dtype))
+    assert solution.method == "cholesky"
+    assert float(solution.x) == pytest.approx(3.0 / entry, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_of_no_equations_the_solution_is_empty(shape: tuple[int, ...]) -> None:
+    solution = solve_spd(torch.zeros(0, 0), torch.zeros(shape))
+    assert (solution.x.shape, solution.method, solution.jitter) == (shape, "cholesky", 0.0)
+    assert len(LowerTriangle.of(torch.zeros(0, 0))) == 0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rhs"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.int64, torch.int64),
+        (torch.bool, torch.float32),
+        (torch.complex64, torch.complex64),
+        (torch.float64, torch.float32),
+        (torch.float32, torch.int64),
+    ],
+)
+def test_dtypes_in_which_nothing_is_solved_are_refused(matrix: torch.dtype, rhs: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"both be float32 or both float64, got {matrix} and {rhs}"):
+        solve_spd(torch.eye(3).to(matrix), torch.ones(3).to(rhs))
+
+
+def test_scaling_rows_by_powers_of_two_changes_no_bit() -> None:
+    matrix, rhs = _spd(300, dtype=torch.float32), _vector(300, dtype=torch.float32)
+    scale = 2.0 ** torch.randint(-20, 20, (300,), generator=torch.Generator().manual_seed(0))
+    expected, found = solve_spd(matrix, rhs), solve_spd(scale[:, None] * matrix * scale, scale * rhs)
+    assert found.method == expected.method == "cholesky"
+    assert torch.equal(scale * found.x, expected.x)
+
+
+def test_an_entry_of_zero_stands_alone() -> None:
+    matrix = torch.zeros(200, 200, dtype=torch.float64)
+    matrix[1:, 1:] = _spd(199)
+    rhs = torch.cat([torch.ones(1, dtype=torch.float64), _vector(199)])
+    solution = solve_spd(matrix, rhs)
+    assert solution.method == "jitter"
+    assert relative_error(solution.x[1:], torch.linalg.solve(matrix[1:, 1:], rhs[1:])) <= 1e-9
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_beside_one_large_entry_the_small_ones_are_jittered_by_their_own_size(deferred: bool) -> None:
+    matrix = _spd(100, 20)  # λ = 0, and a null space
+    matrix[0] *= 1e6
+    matrix[:, 0] *= 1e6
+    rhs = matrix @ _vector(100)
+    if deferred:
+        solution = solve_spd_deferred(LowerTriangle.of(matrix), rhs, 0.0)
+        assert bool(solution.holds)
+    else:
+        solution = solve_spd(matrix, rhs)
+        assert solution.method == "jitter"
+    small = matrix.diagonal()[1:].max()
+    assert relative_error((matrix @ solution.x)[1:], rhs[1:]) <= 1e-9
+    assert 0 < float(solution.jitter) <= 1e-12 * float(matrix[0, 0])
+    assert float((solution.x * float(solution.jitter))[1:].abs().max()) > float(small)  # that jitter is the large one's
 
 
 def test_scaling_the_system_leaves_the_method() -> None:

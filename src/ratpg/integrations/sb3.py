@@ -4,8 +4,11 @@ from ratpg.integrations.sb3 import RAT
 RAT("MlpPolicy", "Hopper-v4").learn(1_000_000)
 """
 
+import inspect
+from functools import partial
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -62,8 +65,8 @@ class RAT(OnPolicyAlgorithm):
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as Stable-Baselines3 has them.
 
     Raises:
-        BadConfig: for hyperparameters that make no sense, and for a policy that is not made of an actor and a critic
-            without common parameters.
+        BadConfig: for hyperparameters that make no sense, for a policy that is not made of an actor and a critic
+            without common parameters, and for a Box of integers as actions.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -138,6 +141,12 @@ class RAT(OnPolicyAlgorithm):
         low, high = self.kl_band
         require("kl_band", low, above=0)
         require("kl_band", high, at_least=low)
+        if isinstance(self.action_space, spaces.Box) and not np.issubdtype(self.action_space.dtype, np.floating):
+            # Its rollout buffer keeps actions in the space's dtype, and so forgets what the policy chose.
+            raise BadConfig(
+                f"Stable-Baselines3 truncates the actions of a Box of {self.action_space.dtype}: declare the Box as "
+                "float32 and round in the environment"
+            )
         super()._setup_model()
         self._bind()
 
@@ -161,6 +170,8 @@ class RAT(OnPolicyAlgorithm):
         others = [n for n, p in policy.named_parameters() if p.requires_grad and id(p) not in ours | theirs]
         if others:
             raise BadConfig(f"these parameters are neither the actor's nor the critic's: {', '.join(others)}")
+        if "share_features_extractor" in inspect.signature(type(policy)).parameters:
+            policy._get_constructor_parameters = partial(_constructor_parameters, policy)  # type: ignore[method-assign]
         optimizer: Any = policy.optimizer_class
         policy.optimizer = optimizer(parameters, lr=self.lr_schedule(1), **policy.optimizer_kwargs)
 
@@ -186,7 +197,7 @@ class RAT(OnPolicyAlgorithm):
         self.logger.record("train/entropy_loss", -entropy)
         self.logger.record("train/value_loss", float(torch.stack(losses).mean()))
         self.logger.record("train/step_size", size)
-        self.logger.record("train/step_norm", size * float(torch.stack(norms).mean()))
+        self.logger.record("train/step_norm", size * float(torch.stack(norms).mean()) if norms else 0.0)
         values, returns = buffer.values.flatten(), buffer.returns.flatten()
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         if isinstance(self.action_space, spaces.Box):
@@ -194,7 +205,7 @@ class RAT(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _improve(self, size: float) -> list[Tensor]:
-        """The actor's passes; returns the norms of its directions."""
+        """The actor's passes; returns the norms of its directions, none where no mini-batch was within the KL band."""
         whole = min(self.batch_size, self.n_steps * self.n_envs)
         norms: list[Tensor] = []
         for _ in range(self.n_epochs):
@@ -265,6 +276,15 @@ class RAT(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "transform", "_bound"]
+
+
+def _constructor_parameters(policy: ActorCriticPolicy) -> dict[str, Any]:
+    """What `policy.save` writes beside the weights.
+
+    Stable-Baselines3 leaves out whether extractors are shared; the policy loaded would give the actor the critic's.
+    """
+    parameters = type(policy)._get_constructor_parameters(policy)
+    return {"share_features_extractor": policy.share_features_extractor} | parameters
 
 
 def _kl(log_ratio: Tensor) -> Tensor:

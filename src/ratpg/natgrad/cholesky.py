@@ -15,17 +15,22 @@ class Cholesky:
 
     Args:
         matrix: ``M``, which is left as it is.
+        shift: what is added to its diagonal first, ``[n]``, if anything. A matrix that needs it is nearly singular,
+            and is factorised without the inverses of corners, which would round too much.
 
     Attributes:
         exists: whether every pivot is positive, a bool scalar on the device; otherwise the rest means nothing.
-        least_pivot: the least squared diagonal entry of ``L``, a scalar.
+        pivots: the squared diagonal entries of ``L``, ``[n]``.
     """
 
-    def __init__(self, matrix: LowerTriangle):
+    def __init__(self, matrix: LowerTriangle, shift: Tensor | None = None):
         self._corners: list[Tensor] = []
         self._below: list[Tensor] = []
         infos = []
-        panels = matrix.copy().panels
+        copy = matrix.copy()
+        if shift is not None:
+            copy.shift(shift)
+        panels = copy.panels
         identity = torch.eye(panels[0].shape[1], dtype=panels[0].dtype, device=panels[0].device)  # as wide as any
         for index, panel in enumerate(panels):
             width = panel.shape[1]
@@ -33,7 +38,10 @@ class Cholesky:
             infos.append(info)
             below = panel[width:]
             if len(below):
-                below = product(below, torch.linalg.solve_triangular(corner, identity, upper=False))
+                if shift is None:
+                    below = product(below, torch.linalg.solve_triangular(corner, identity, upper=False))
+                else:
+                    below = torch.linalg.solve_triangular(corner.mT, below, upper=True, left=False).contiguous()
                 first, negative = 0, -below
                 for later in range(index + 1, len(panels)):
                     rows = negative[first : first + panels[later].shape[1]]
@@ -42,7 +50,7 @@ class Cholesky:
             self._corners.append(corner)
             self._below.append(below)
         self.exists = (torch.stack(infos) == 0).all()
-        self.least_pivot = torch.stack([corner.diagonal().min() for corner in self._corners]).min().square()
+        self.pivots = torch.cat([corner.diagonal() for corner in self._corners]).square()
 
     def solve(self, rhs: Tensor) -> Tensor:
         """``M⁻¹ b`` for ``b [n]`` or ``[n, k]``.

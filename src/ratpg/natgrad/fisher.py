@@ -7,13 +7,23 @@ agrees with it in expectation over actions only. Vectors are flat, ``[p]``, in t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
 
+from ratpg.natgrad.errors import NotFinite
 from ratpg.natgrad.factors import Factor, along, to_parameters
 
 Product = Callable[[Tensor], Tensor]
+
+
+class Stop(Enum):
+    """Why conjugate gradients ended."""
+
+    CONVERGED = "the residual is as small as was asked"
+    ITERATIONS = "there were as many products as were allowed"
+    CURVATURE = "a direction of no or negative curvature: A is not positive definite, and x is what was found before"
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class CGSolution:
         x: the solution, ``[p]``.
         iterations: products that were needed.
         residual: ``‖b − A x‖ / ‖b‖``, as the recurrence has it.
+        stopped: why no further product was taken.
     """
 
     x: Tensor
     iterations: int
     residual: float
+    stopped: Stop
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
@@ -81,23 +93,45 @@ def kl_fisher(kl: Tensor, parameters: Sequence[Tensor], damping: float) -> Produ
 def conjugate_gradient(product: Product, b: Tensor, iterations: int, tolerance: float = 1e-10) -> CGSolution:
     """Solves ``A x = b`` for symmetric positive definite ``A`` given by its products (Hestenes & Stiefel 1952).
 
+    It is solved for ``b`` in units of a power of two near its largest entry, so that squares neither underflow nor
+    overflow; no other digit changes.
+
     Args:
         product: ``v ↦ A v``.
         b: ``[p]``.
         iterations: at most so many products.
         tolerance: stop at ``‖r‖ ≤ tolerance · ‖b‖``.
+
+    Raises:
+        NotFinite: where ``b``, a product or the solution has NaN or infinity.
     """
+    if not b.isfinite().all():
+        raise NotFinite("the right-hand side is not finite: look for NaN or infinity in the gradient")
+    unit = torch.frexp(b.abs().max()).exponent
+    b = torch.ldexp(b, -unit)
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     squared, scale = residual @ residual, float(b.norm())
-    used = 0
-    while used < iterations and float(squared.sqrt()) > tolerance * scale:
+    used, stopped = 0, Stop.CONVERGED
+    while float(squared.sqrt()) > tolerance * scale:
+        if used == iterations:
+            stopped = Stop.ITERATIONS
+            break
         with torch.enable_grad():
             image = product(direction)
-        step = squared / (direction @ image)
+        curvature = direction @ image
+        used += 1
+        if not curvature.isfinite():
+            raise NotFinite("a product of conjugate gradients is not finite: look for NaN or infinity in the network")
+        if curvature <= 0:
+            stopped = Stop.CURVATURE
+            break
+        step = squared / curvature
         x += step * direction
         residual -= step * image
         squared, before = residual @ residual, squared
         # The denominator is the squared residual *before* the update; codes in use have got this wrong.
         direction = residual + (squared / before) * direction
-        used += 1
-    return CGSolution(x, used, float(squared.sqrt()) / scale if scale else 0.0)
+    x = torch.ldexp(x, unit)
+    if not x.isfinite().all():
+        raise NotFinite("the solution of conjugate gradients overflows: raise the damping")
+    return CGSolution(x, used, float(squared.sqrt()) / scale if scale else 0.0, stopped)

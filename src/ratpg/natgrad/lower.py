@@ -31,6 +31,11 @@ class LowerTriangle:
     def __len__(self) -> int:
         return len(self.panels[0])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the entries."""
+        return self.panels[0].dtype
+
     @classmethod
     def zeros(cls, like: Tensor, workspace: Workspace) -> "LowerTriangle":
         """Of size, dtype and device of ``like [n]``, in the workspace's memory."""
@@ -72,9 +77,12 @@ class LowerTriangle:
             part.mul_(factors[start:, None]).mul_(factors[start:stop])
 
     def shift(self, amount: float | Tensor) -> None:
-        """``M ← M + amount · I``."""
+        """``M ← M + amount · I``, or ``M + diag(amount)`` for ``[n]``."""
+        start = 0
         for panel in self.panels:
-            panel.diagonal().add_(amount)
+            stop = start + panel.shape[1]
+            panel.diagonal().add_(amount[start:stop] if isinstance(amount, Tensor) and amount.ndim else amount)
+            start = stop
 
     def diagonal(self) -> Tensor:
         """A copy of it, ``[n]``."""
@@ -91,4 +99,4 @@ class LowerTriangle:
 def _bounds(like: Tensor) -> list[tuple[int, int]]:
     size = len(like)
     width = WIDTH if like.device.type == "cpu" else LAUNCHED_WIDTH
-    return [(start, min(start + width, size)) for start in range(0, size, width)]
+    return [(start, min(start + width, size)) for start in range(0, max(size, 1), width)]

@@ -228,7 +228,7 @@ class AdvantageTransform:
                 columns = [target] if reference is None else [target, root * reference.detach()]
                 solution = self._solve_system(system, root, torch.stack(columns, 1))
                 z, *for_reference = solution.x.unbind(1)
-            k = partial(self._gram_of, system, root, solution) if held is None else partial(held.gram, y)
+            k = partial(self._gram_of, system, root) if held is None else partial(held.gram, y)
             self._last = k, scores
 
             direction = scores.rmatvec(root * z)
@@ -287,7 +287,7 @@ class AdvantageTransform:
                 system, _ = scores.products(root, None, self._workspace)
                 agreed = self._agrees(log_prob, scores)
             solution = self._solve_system(system, root, root[:, None] * targets)
-            self._last = partial(self._gram_of, system, root, solution), scores
+            self._last = partial(self._gram_of, system, root), scores
         return replace(solution, x=solution.x / root[:, None])
 
     def _agrees(self, log_prob: Tensor, scores: HeldScores | PassingScores) -> bool:
@@ -296,10 +296,10 @@ class AdvantageTransform:
             return self._recorder.agrees(log_prob, scores.factors)
         return self._recorder.agrees(log_prob, None, scores.norms)
 
-    def _gram_of(self, system: LowerTriangle, root: Tensor, solution: Solution) -> Tensor:
-        """``K`` from the system that was solved, ``λI + SKS`` with what a deferred solution adds to its diagonal."""
+    def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
+        """``K`` from the system that was solved, ``λI + SKS``."""
         system = system.copy()
-        system.shift(-self.damping - (0.0 if solution.holds is None else solution.jitter))
+        system.shift(-self.damping)
         system.scale(1 / root)
         return system.dense()
 
@@ -365,7 +365,7 @@ class AdvantageTransform:
         """Solves with ``λI + SKS``, from ``K``, which is overwritten."""
         system.scale(root)
         system.shift(self.damping)
-        return solve_spd_deferred(system, rhs, self.damping) if self.deferred else solve_spd(system, rhs)
+        return (solve_spd_deferred if self.deferred else solve_spd)(system, rhs, self.damping)
 
 
 def _require_tensors(**arguments: Any) -> None:
