@@ -71,14 +71,17 @@ class DeterministicPolicy(nn.Module):
             unit = action.tanh() if self.spec.action_bounds == "tanh" else action.clamp(-1, 1)
             action = (self.high + self.low) / 2 + (self.high - self.low) / 2 * unit
             action = torch.minimum(torch.maximum(action, self.low), self.high)
+        if not self.spec.choices and self.spec.action_dtype != "float32":
+            action = action.round().to(getattr(torch, self.spec.action_dtype))
         return action.reshape(-1, *self.spec.action_shape)
 
 
 def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
     """A policy as an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
 
-    Its inputs are ``observation [N, *observation_shape]``, bytes for images and float32 otherwise, and of a recurrent
-    policy ``memory [N, 2 H]``; its outputs ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free.
+    Its inputs are ``observation [N, *observation_shape]`` and of a recurrent policy ``memory [N, 2 H]``; its outputs
+    ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free. Observations are bytes for images; float64 where the
+    environment gives float64, or integers that float32 cannot hold; and float32 otherwise.
 
     Args:
         policy: a trained policy, which is moved to the CPU.
@@ -89,7 +92,8 @@ def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise MissingPackage(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     spec = policy.spec
-    inputs = {"observation": torch.zeros(2, *spec.observation_shape, dtype=torch.uint8 if spec.images else None)}
+    kind = torch.uint8 if spec.images else torch.float64 if spec.observation_dtype == "float64" else torch.float32
+    inputs = {"observation": torch.zeros(2, *spec.observation_shape, dtype=kind)}
     outputs = ["action"]
     if spec.lstm:
         inputs["memory"] = torch.zeros(2, 2 * spec.lstm)

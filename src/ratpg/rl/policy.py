@@ -104,6 +104,7 @@ class ActorCritic(nn.Module):
         self.low, self.high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
         self._middle, self._half_range = (self.high + self.low) / 2, (self.high - self.low) / 2
         self._first_choices = np.array(spec.first_choices, np.int64)
+        self._integer = None if spec.choices or spec.action_dtype == "float32" else np.dtype(spec.action_dtype)
 
     @property
     def device(self) -> torch.device:
@@ -114,11 +115,17 @@ class ActorCritic(nn.Module):
         return Memory(num_envs, 2 * self.spec.lstm, self.device) if self.spec.lstm else None
 
     def normalize(self, observations: Tensor) -> Tensor:
-        """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``, or images ``[..., C, H, W]``."""
+        """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``, or images ``[..., C, H, W]``.
+
+        This is the one conversion for acting, learning, evaluation and export. What another simulator gives in double
+        precision is rounded to single first, where the policy was trained on single.
+        """
         if self.normalizer is None:
             return observations.movedim(-1, -3) if self.spec.colours_last else observations
         if len(self.spec.observation_shape) != 1:
             observations = observations.flatten(observations.ndim - len(self.spec.observation_shape))
+        if observations.dtype == torch.float64 and self.spec.observation_dtype != "float64":
+            observations = observations.float()
         return self.normalizer(observations)
 
     def observe(self, observations: Tensor) -> None:
@@ -190,6 +197,8 @@ class ActorCritic(nn.Module):
             unit += self._middle
             # Clipped once more, since rounding may have passed a bound.
             sampled = np.minimum(np.maximum(unit, self.low), self.high)
+        if self._integer is not None:
+            sampled = np.rint(sampled).astype(self._integer)
         return sampled.reshape(len(sampled), *self.spec.action_shape)
 
     @torch.inference_mode()
