@@ -80,8 +80,8 @@ def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
     """A policy as an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
 
     Its inputs are ``observation [N, *observation_shape]`` and of a recurrent policy ``memory [N, 2 H]``; its outputs
-    ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free. Observations are bytes for images; float64 where the
-    environment gives float64, or integers that float32 cannot hold; and float32 otherwise.
+    ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free. Observations are bytes for images; float64 where
+    the environment gives float64, or integers that float32 cannot hold; and float32 otherwise.
 
     Args:
         policy: a trained policy, which is moved to the CPU.

@@ -104,8 +104,8 @@ class ObservationNormalizer(nn.Module):
             feature = int(coarse[0])
             self._warn(
                 "coarse",
-                f"feature {feature} of the observations is {self.moments.mean[feature]:.9g} ± {std[feature]:.1g}, values "
-                "that float32 can hardly tell apart: let the environment return float64, or subtract a constant",
+                f"feature {feature} of the observations is {self.moments.mean[feature]:.9g} ± {std[feature]:.1g}: "
+                "float32 can hardly tell such values apart; let the environment return float64, or subtract a constant",
             )
 
     def _warn(self, kind: str, message: str) -> None:

@@ -158,6 +158,7 @@ def _number(what: str, value: Any) -> float:
     array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise BadStep(
-            f"an environment's {what} must be one number, got {array.dtype} of shape {array.shape}: wrap the environment"
+            f"an environment's {what} must be one number, got {array.dtype} of shape {array.shape}: reduce it in a "
+            "wrapper of the environment"
         )
     return float(array.item())
