@@ -33,7 +33,8 @@ class Ten(gym.Env):
 
     def step(self, action: Any):
         self.taken += 1
-        return self.observe(), self.reward(action), self.taken == 10, False, {}
+        reward = self.reward(action)
+        return self.observe(), reward, self.taken == 10, False, {}
 
 
 class Constants(Ten):
