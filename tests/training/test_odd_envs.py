@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 import odd_envs  # noqa: F401  registers them
 from ratpg.rl.envs import make_vec
@@ -45,6 +46,14 @@ def test_actions_are_rounded_to_the_nearest_integer(sample: float, taken: int, d
     action = policy.environment_actions(torch.tensor([[sample]]))
     assert action.dtype == np.dtype(dtype)
     assert action.tolist() == [[taken]]
+
+
+@pytest.mark.parametrize("value", [2**24 + 1, 2**53 + 1, 2**63 - 1, -(2**63)])
+def test_integers_that_floats_cannot_hold_are_bounds_all_the_same(value: int) -> None:
+    space = spaces.Box(value, value, (1,), np.int64)
+    policy = ActorCritic(PolicySpec.from_spaces(spaces.Box(-1, 1, (1,), np.float32), space))
+    (action,) = policy.environment_actions(torch.zeros(1, 1))
+    assert space.contains(action)
 
 
 @pytest.mark.parametrize("lstm", [None, 4])

@@ -42,6 +42,7 @@ class DeterministicPolicy(nn.Module):
         self.policy, self.spec = policy, policy.spec
         self.register_buffer("low", torch.from_numpy(policy.low))
         self.register_buffer("high", torch.from_numpy(policy.high))
+        self.integer_bounds = policy.integer_bounds and [torch.from_numpy(b.astype(int)) for b in policy.integer_bounds]
         self.register_buffer("first_choices", torch.tensor(self.spec.first_choices, dtype=torch.int64))
 
     def forward(self, observation: Tensor, memory: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -71,8 +72,10 @@ class DeterministicPolicy(nn.Module):
             unit = action.tanh() if self.spec.action_bounds == "tanh" else action.clamp(-1, 1)
             action = (self.high + self.low) / 2 + (self.high - self.low) / 2 * unit
             action = torch.minimum(torch.maximum(action, self.low), self.high)
-        if not self.spec.choices and self.spec.action_dtype != "float32":
-            action = action.round().to(getattr(torch, self.spec.action_dtype))
+        if self.integer_bounds is not None:
+            least, greatest = self.integer_bounds
+            whole = action.round().to(torch.int64)
+            action = torch.minimum(torch.maximum(whole, least), greatest).to(getattr(torch, self.spec.action_dtype))
         return action.reshape(-1, *self.spec.action_shape)
 
 
