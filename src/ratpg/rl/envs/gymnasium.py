@@ -83,9 +83,9 @@ class GymnasiumEnv(VecEnv):
                 observation, _ = env.reset()
             else:
                 observation, reward, ended, cut, _ = env.step(self._actions[index])
-                rewards[index] = reward if isinstance(reward, float) else _number("reward", reward)
-                terminated[index] = ended if isinstance(ended, bool) else _number("terminated flag", ended)
-                truncated[index] = cut if isinstance(cut, bool) else _number("truncated flag", cut)
+                rewards[index] = reward if isinstance(reward, float | int | np.floating) else _number("reward", reward)
+                terminated[index] = ended if isinstance(ended, bool | np.bool_) else _number("terminated flag", ended)
+                truncated[index] = cut if isinstance(cut, bool | np.bool_) else _number("truncated flag", cut)
             observations.append(observation)
         return self._together(observations), rewards, terminated, truncated
 
