@@ -43,6 +43,12 @@ class GlobalGenerators:
         return self._states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`'s state, which is tried at once."""
+        before = _states()
+        try:
+            _set(state)
+        finally:
+            _set(before)
         self._states = state
 
 
