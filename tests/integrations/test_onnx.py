@@ -17,6 +17,11 @@ SPECS = {
     "a number": PolicySpec((3,), ()),
     "censored": PolicySpec((3,), (2,), action_low=(-1.0, 0.0), action_high=(0.3, 7.0), action_bounds="censor"),
     "squashed": PolicySpec((2, 3), (2, 1), action_low=(-1.0, 0.0), action_high=(0.3, 7.0), action_bounds="tanh"),
+    "integers": PolicySpec((3,), (2,), action_low=(-2.0, 0.0), action_high=(9.0, 1.0), action_dtype="int32"),
+    "squashed bytes": PolicySpec(
+        (3,), (2,), action_low=(0.0, 0.0), action_high=(9.0, 1.0), action_dtype="uint8", action_bounds="tanh"
+    ),
+    "double": PolicySpec((3,), (2,), observation_dtype="float64"),
     "categorical": PolicySpec((3,), (), choices=(4,), first_choices=(-1,), activation="tanh"),
     "multi-categorical": PolicySpec((3,), (2,), choices=(4, 3), first_choices=(0, 5)),
     "bernoulli": PolicySpec((3,), (2, 2), choices=(2,) * 4, first_choices=(0,) * 4, shared=True),
@@ -29,7 +34,7 @@ SPECS = {
 def observations_of(spec: PolicySpec, count: int) -> torch.Tensor:
     if spec.images:
         return torch.randint(256, (count, *spec.observation_shape), dtype=torch.uint8)
-    return 3 + 2 * torch.randn(count, *spec.observation_shape)
+    return (3 + 2 * torch.randn(count, *spec.observation_shape)).to(getattr(torch, spec.observation_dtype))
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

@@ -79,7 +79,7 @@ def test_the_simulator_gets_the_sampled_actions_fitted_into_its_bounds() -> None
     policy, rollout = collect_toy("ToyTerminating-v0")
     received = rollout.observations[1:, :, 2]
     sent = torch.from_numpy(policy.environment_actions(rollout.actions.flatten(0, 1))).view(STEPS, 2)
-    assert_close(received[rollout.valid], sent[rollout.valid])
+    assert_close(received[rollout.valid].float(), sent[rollout.valid])
     assert (received[~rollout.valid] == 0).all()  # an action is ignored where the step only resets
     assert (rollout.actions.abs() > 1).any()  # actions are kept as sampled, before clipping
 
@@ -95,7 +95,8 @@ def test_shapes_and_types_are_those_documented() -> None:
     _, rollout = collect_toy("ToyTerminating-v0", steps=4, num_envs=3)
     assert rollout.observations.shape == (5, 3, 3)
     assert rollout.actions.shape == (4, 3, 1)
-    assert rollout.observations.dtype == rollout.rewards.dtype == torch.float32
+    assert rollout.observations.dtype == torch.float64  # as the environment gives them
+    assert rollout.rewards.dtype == torch.float32
     for flag in (rollout.terminated, rollout.truncated, rollout.valid):
         assert flag.shape == (4, 3)
         assert flag.dtype == torch.bool

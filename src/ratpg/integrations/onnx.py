@@ -42,6 +42,7 @@ class DeterministicPolicy(nn.Module):
         self.policy, self.spec = policy, policy.spec
         self.register_buffer("low", torch.from_numpy(policy.low))
         self.register_buffer("high", torch.from_numpy(policy.high))
+        self.integer_bounds = policy.integer_bounds and [torch.from_numpy(b.astype(int)) for b in policy.integer_bounds]
         self.register_buffer("first_choices", torch.tensor(self.spec.first_choices, dtype=torch.int64))
 
     def forward(self, observation: Tensor, memory: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -71,14 +72,19 @@ class DeterministicPolicy(nn.Module):
             unit = action.tanh() if self.spec.action_bounds == "tanh" else action.clamp(-1, 1)
             action = (self.high + self.low) / 2 + (self.high - self.low) / 2 * unit
             action = torch.minimum(torch.maximum(action, self.low), self.high)
+        if self.integer_bounds is not None:
+            least, greatest = self.integer_bounds
+            whole = action.round().to(torch.int64)
+            action = torch.minimum(torch.maximum(whole, least), greatest).to(getattr(torch, self.spec.action_dtype))
         return action.reshape(-1, *self.spec.action_shape)
 
 
 def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
     """A policy as an ONNX model, from raw observations to the actions that `ActorCritic.act` takes.
 
-    Its inputs are ``observation [N, *observation_shape]``, bytes for images and float32 otherwise, and of a recurrent
-    policy ``memory [N, 2 H]``; its outputs ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free.
+    Its inputs are ``observation [N, *observation_shape]`` and of a recurrent policy ``memory [N, 2 H]``; its outputs
+    ``action [N, *action_shape]`` and ``next_memory``. ``N`` is free. Observations are bytes for images; float64 where
+    the environment gives float64, or integers that float32 cannot hold; and float32 otherwise.
 
     Args:
         policy: a trained policy, which is moved to the CPU.
@@ -89,7 +95,8 @@ def onnx_program(policy: ActorCritic) -> torch.onnx.ONNXProgram:
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise MissingPackage(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     spec = policy.spec
-    inputs = {"observation": torch.zeros(2, *spec.observation_shape, dtype=torch.uint8 if spec.images else None)}
+    kind = torch.uint8 if spec.images else torch.float64 if spec.observation_dtype == "float64" else torch.float32
+    inputs = {"observation": torch.zeros(2, *spec.observation_shape, dtype=kind)}
     outputs = ["action"]
     if spec.lstm:
         inputs["memory"] = torch.zeros(2, 2 * spec.lstm)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ratpg.natgrad.products import Activation
-from ratpg.rl.envs.vec_env import as_stored
 from ratpg.rl.memory import Memory
 from ratpg.rl.networks.perceptron import PerceptronLayer
 from ratpg.rl.policy import ActorCritic, GaussianActor
@@ -29,7 +28,9 @@ class Actor(Protocol):
     """Samples actions for some environments at one step of a rollout."""
 
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
-        """Raw observations ``[n, *shape]`` of the environments ``where`` -> what the simulator takes, ``[n, ...]``.
+        """Observations ``[n, *shape]`` of the environments ``where`` -> what the simulator takes, ``[n, ...]``.
+
+        The observations are raw, as the rollout keeps them, so that learning sees what acting saw.
 
         The sampled actions, before any clipping or squashing, are left in ``actions[step, where]``.
         """
@@ -69,8 +70,7 @@ class _ModuleActor:
     @torch.inference_mode()
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
         policy = self._policy
-        raw = torch.from_numpy(as_stored(observations)).to(policy.device)
-        normalized = policy.normalize(raw)
+        normalized = policy.normalize(torch.from_numpy(observations).to(policy.device))
         if self._features is None:
             distribution = policy.act_on(normalized, self._memory, where)
         else:
@@ -91,12 +91,13 @@ class _PerceptronActor:
 
     @torch.no_grad()
     def __init__(self, policy: ActorCritic, layers: list[PerceptronLayer], noise: Tensor, actions: Tensor):
-        self._policy, self._actions = policy, actions
+        self._policy, self._actions = policy, actions.unbind()  # of each step: [N, A]
         normalizer, actor = policy.normalizer, policy.actor
         assert normalizer is not None  # a perceptron has one
         self._shift, self._scale, self._limit = normalizer.shift.numpy(), normalizer.scale.numpy(), normalizer.limit
         self._std = actor.log_std.value.exp() if isinstance(actor, GaussianActor) else None
-        self._offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
+        offsets = (noise if self._std is None else noise * self._std) + actor.head.bias  # [T, N, A]
+        self._offsets = offsets.unbind()
         self._layers = [
             (
                 None if layer.linear.bias is None else layer.linear.bias.detach(),
@@ -105,26 +106,27 @@ class _PerceptronActor:
             )
             for layer in layers
         ]
-        self._buffers: dict[int, list[Tensor]] = {}
+        self._buffers: dict[int, tuple[np.ndarray, Tensor, np.ndarray, list[Tensor]]] = {}
 
     def __call__(self, step: int, where: slice, observations: np.ndarray) -> np.ndarray:
         count = len(observations)
         if count not in self._buffers:
             widths = [self._shift.shape[0], *(weight.shape[1] for _, weight, _ in self._layers)]
-            self._buffers[count] = [torch.empty(count, width) for width in widths]
-        x, *outputs = self._buffers[count]
+            x, *outputs = (torch.empty(count, width) for width in widths)
+            self._buffers[count] = np.empty((count, widths[0])), x, x.numpy(), outputs
+        rows, x, single, outputs = self._buffers[count]
 
-        rows = x.numpy()
-        np.subtract(observations.reshape(count, -1), self._shift, out=rows, casting="same_kind")
+        # The operations of `ObservationNormalizer`, in its order and in double precision.
+        np.subtract(observations.reshape(count, -1), self._shift, out=rows)
         np.multiply(rows, self._scale, out=rows)
         np.maximum(rows, -self._limit, out=rows)  # np.clip takes longer to begin than to clip
-        np.minimum(rows, self._limit, out=rows)
+        np.minimum(rows, self._limit, out=single, casting="same_kind")
 
         *hidden, (_, head, _) = self._layers
         for (bias, weight, activate), out in zip(hidden, outputs, strict=False):
             torch.mm(x, weight, out=out) if bias is None else torch.addmm(bias, x, weight, out=out)
             x = activate(out)
-        offsets, actions = self._offsets[step, where], self._actions[step, where]
+        offsets, actions = self._offsets[step][where], self._actions[step][where]
         if self._std is None:
             actions[...] = self._policy.actor.distribution(torch.addmm(offsets, x, head)).mode()
         else:

@@ -1,8 +1,14 @@
 """Running statistics: observations, discounted returns, and PopArt's value targets. All are module buffers."""
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ratpg.rl.outliers import without_outliers
+
+log = logging.getLogger(__name__)
 
 
 class RunningMoments(nn.Module):
@@ -44,6 +50,13 @@ class RunningMoments(nn.Module):
 class ObservationNormalizer(nn.Module):
     """``clip((x − mean) / std, ±limit)`` with running statistics that change only when `update` is called.
 
+    It is computed in double precision and returned in single. A feature that is large and hardly varies, such as a date
+    of 2026.9151, would lose its digits to single precision before the mean is subtracted, and loses none after.
+
+    A single observation far outside is kept out of the statistics (`without_outliers`), which it would blind for good.
+    The first one is logged as a warning; so is the first feature that single precision is too coarse for, where
+    observations are given in single precision.
+
     Args:
         shape: shape of one observation.
         limit: bound of the result.
@@ -56,16 +69,49 @@ class ObservationNormalizer(nn.Module):
         super().__init__()
         self.limit = limit
         self.moments = RunningMoments(shape)
-        self.register_buffer("shift", torch.zeros(shape))
-        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("shift", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
+        self._warned: set[str] = set()
 
     def forward(self, observations: Tensor) -> Tensor:
-        return (observations - self.shift).mul_(self.scale).clamp_(-self.limit, self.limit)
+        return (observations - self.shift).mul_(self.scale).clamp_(-self.limit, self.limit).float()
 
+    @torch.no_grad()
     def update(self, observations: Tensor) -> None:
-        self.moments.update(observations)
+        """Moves the statistics by raw observations ``[N, *shape]``, all finite."""
+        if not len(observations):
+            return
+        std = (self.moments.variance if self.moments.count > 0 else torch.zeros_like(self.shift)).sqrt()
+        rows, outside = without_outliers(observations.to(torch.float64), self.moments.mean, std)
+        if outside is not None:
+            row, feature = outside.nonzero()[0].tolist()
+            self._warn(
+                "outlier",
+                f"feature {feature} of an observation is {float(observations[row, feature]):g}, far outside of all "
+                "others: such values are kept out of the running statistics",
+            )
+        self.moments.update(rows)
         self.shift.copy_(self.moments.mean)
         self.scale.copy_((self.moments.variance + 1e-8).rsqrt())
+        if observations.dtype == torch.float32:
+            self._look_for_coarse_features()
+
+    def _look_for_coarse_features(self) -> None:
+        """Warns where a feature varies by a few of the steps of single precision at its size."""
+        std, step = self.moments.variance.sqrt(), self.moments.mean.abs() * torch.finfo(torch.float32).eps
+        coarse = ((std > 0) & (std < 4 * step)).nonzero()
+        if len(coarse):
+            feature = int(coarse[0])
+            self._warn(
+                "coarse",
+                f"feature {feature} of the observations is {self.moments.mean[feature]:.9g} ± {std[feature]:.1g}: "
+                "float32 can hardly tell such values apart; let the environment return float64, or subtract a constant",
+            )
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.warning(message)
 
 
 class RewardNormalizer(nn.Module):

@@ -81,6 +81,7 @@ class ActorCritic(nn.Module):
 
     Attributes:
         low, high: bounds of continuous actions in single precision, flat; empty where there are none.
+        integer_bounds: the same, exact, where actions are integers; None otherwise.
     """
 
     normalizer: ObservationNormalizer | None
@@ -104,6 +105,10 @@ class ActorCritic(nn.Module):
         self.low, self.high = _within(spec.action_low, np.inf), _within(spec.action_high, -np.inf)
         self._middle, self._half_range = (self.high + self.low) / 2, (self.high - self.low) / 2
         self._first_choices = np.array(spec.first_choices, np.int64)
+        self.integer_bounds = None
+        if spec.action_dtype != "float32":
+            kind = np.dtype(spec.action_dtype)
+            self.integer_bounds = np.array(spec.action_low, kind), np.array(spec.action_high, kind)
 
     @property
     def device(self) -> torch.device:
@@ -114,11 +119,17 @@ class ActorCritic(nn.Module):
         return Memory(num_envs, 2 * self.spec.lstm, self.device) if self.spec.lstm else None
 
     def normalize(self, observations: Tensor) -> Tensor:
-        """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``, or images ``[..., C, H, W]``."""
+        """Raw observations ``[..., *observation_shape]`` -> normalised ``[..., d]``, or images ``[..., C, H, W]``.
+
+        This is the one conversion for acting, learning, evaluation and export. What another simulator gives in double
+        precision is rounded to single first, where the policy was trained on single.
+        """
         if self.normalizer is None:
             return observations.movedim(-1, -3) if self.spec.colours_last else observations
         if len(self.spec.observation_shape) != 1:
             observations = observations.flatten(observations.ndim - len(self.spec.observation_shape))
+        if observations.dtype == torch.float64 and self.spec.observation_dtype != "float64":
+            observations = observations.float()
         return self.normalizer(observations)
 
     def observe(self, observations: Tensor) -> None:
@@ -190,6 +201,9 @@ class ActorCritic(nn.Module):
             unit += self._middle
             # Clipped once more, since rounding may have passed a bound.
             sampled = np.minimum(np.maximum(unit, self.low), self.high)
+        if self.integer_bounds is not None:
+            least, greatest = self.integer_bounds
+            sampled = np.clip(np.rint(sampled).astype(least.dtype), least, greatest)
         return sampled.reshape(len(sampled), *self.spec.action_shape)
 
     @torch.inference_mode()
@@ -215,8 +229,8 @@ class ActorCritic(nn.Module):
 
 def _within(bounds: tuple[float, ...], inwards: float) -> np.ndarray:
     """Bounds in single precision, of which none lies beyond the one it is rounded from."""
-    exact, rounded = np.array(bounds, np.float64), np.array(bounds, np.float32)
-    beyond = rounded > exact if inwards < 0 else rounded < exact
+    rounded = np.array(bounds, np.float32)  # of whole numbers too, which Python compares with floats exactly
+    beyond = [r > bound if inwards < 0 else r < bound for r, bound in zip(rounded.tolist(), bounds, strict=True)]
     return np.where(beyond, np.nextafter(rounded, np.float32(inwards)), rounded)
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ratpg.rl.acting import make_actor
 from ratpg.rl.envs import VecEnv
-from ratpg.rl.envs.vec_env import as_stored
 from ratpg.rl.memory import Memory
 from ratpg.rl.policy import ActorCritic
 
@@ -22,8 +21,8 @@ class Rollout:
     """``T`` steps of ``N`` environments.
 
     Attributes:
-        observations: raw, ``[T + 1, N, *shape]``; row ``t + 1`` is what step ``t`` led to, the true final
-            observation where the step ended an episode.
+        observations: raw, in the type `PolicySpec.kept_as`, ``[T + 1, N, *shape]``; row ``t + 1`` is what
+            step ``t`` led to, the true final observation where the step ended an episode.
         actions: as sampled, before any clipping or squashing, ``[T, N]`` or ``[T, N, A]``.
         rewards: raw, ``[T, N]``.
         terminated: the episode reached a terminal state, bool ``[T, N]``.
@@ -50,13 +49,13 @@ class Rollout:
         return self.terminated | self.truncated
 
 
-@torch.inference_mode()
 def collect(
     policy: ActorCritic, envs: VecEnv, num_steps: int, generator: torch.Generator, memory: Memory | None = None
 ) -> Rollout:
     """Steps every environment ``num_steps`` times with actions sampled from the policy.
 
-    Values and log-probabilities are not computed here: one batched pass afterwards costs less than one a step.
+    Values and log-probabilities are not computed here: one batched pass afterwards costs less than one a step. The
+    environments are stepped outside of PyTorch's inference mode, so that a simulator may use autograd itself.
 
     Args:
         policy: the policy.
@@ -68,8 +67,7 @@ def collect(
     Raises:
         NonFiniteExperience: naming the environment and the step.
     """
-    num_envs, device = envs.num_envs, policy.device
-    kind = as_stored(envs.observations[0]).dtype
+    num_envs, device, kind = envs.num_envs, policy.device, policy.spec.kept_as
     observations = np.empty((num_steps + 1, num_envs, *policy.spec.observation_shape), dtype=kind)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
     terminated, truncated, valid, cut = (np.empty((num_steps, num_envs), dtype=bool) for _ in range(4))
@@ -86,11 +84,12 @@ def collect(
                 cut[past, where] = envs.cuts[group]
                 if memory is not None:  # a step that only reset has brought the first observation of an episode
                     memory.actor[where].masked_fill_(torch.from_numpy(~valid[past, where, None]).to(device), 0.0)
+            seen = envs.observations[group].astype(kind, copy=False)
             if step < num_steps:
-                envs.send(group, act(step, where, envs.observations[group]))
+                envs.send(group, act(step, where, seen))
                 # What the next step does not wait for is stored while it is simulated.
                 valid[step, where] = ~envs.dones[group]
-            observations[step, where] = envs.observations[group]
+            observations[step, where] = seen
     _require_finite(observations, rewards)
     return Rollout(
         observations=torch.from_numpy(observations).to(device),

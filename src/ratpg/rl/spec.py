@@ -6,14 +6,14 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ratpg.rl.envs.vec_env import UnsupportedSpace
+from ratpg.rl.envs.vec_env import UnsupportedSpace, stored_dtype
 from ratpg.rl.networks.mlp import InitialWeights
 
 ActionBounds = Literal["clip", "censor", "tanh"]
 ActionKind = Literal["gaussian", "categorical", "multi-categorical", "bernoulli"]
 Network = Literal["mlp", "nature-cnn", "impala"]
 
-OF_SPACES = "observation_shape", "action_shape", "choices", "first_choices", "action_low", "action_high"
+OF_SPACES = "observation_shape", "action_shape", "choices", "first_choices", "action_low", "action_high", "action_dtype"
 """What of a `PolicySpec` an environment's spaces decide, whatever the network."""
 
 
@@ -27,7 +27,10 @@ class PolicySpec:
         choices: how many values each discrete action has, flat; empty for continuous ones.
         first_choices: the least value of each discrete action, flat.
         action_low, action_high: bounds of continuous actions, flat; empty where unbounded.
+        action_dtype: type of continuous actions as the simulator takes them: float32, or an integer type, to which they
+            are rounded.
         images: whether observations are images of bytes.
+        observation_dtype: type in which observations are kept: uint8, float32 or float64 (`stored_dtype`).
         action_bounds: how a sample of the unbounded Gaussian is fitted into the bounds: ``"clip"``, with the
             log-probability of the sample before clipping; ``"censor"``, clipped too, with the log-probability of what
             is left of it (`CensoredGaussian`); or ``"tanh"`` (squashed; log-probabilities are those of the unsquashed
@@ -48,7 +51,9 @@ class PolicySpec:
     first_choices: tuple[int, ...] = ()
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    action_dtype: str = "float32"
     images: bool = False
+    observation_dtype: str = "float32"
     action_bounds: ActionBounds = "clip"
     network: Network = "mlp"
     hidden: tuple[int, ...] = (256, 256)
@@ -95,7 +100,10 @@ class PolicySpec:
                 f"network {network} needs images, uint8 with three dimensions; this environment has {observation_space}"
             )
         actions = _actions(action_space)
-        return PolicySpec(observation_space.shape, **actions, images=images, network=network, **options)
+        kept = stored_dtype(observation_space.dtype).name
+        return PolicySpec(
+            observation_space.shape, **actions, images=images, observation_dtype=kept, network=network, **options
+        )
 
     @property
     def action_kind(self) -> ActionKind:
@@ -111,6 +119,11 @@ class PolicySpec:
         """Outputs of the actor's head."""
         sizes = {"gaussian": int(np.prod(self.action_shape)), "bernoulli": len(self.choices)}
         return sizes.get(self.action_kind, sum(self.choices))
+
+    @property
+    def kept_as(self) -> np.dtype:
+        """The type in which rollouts keep raw observations."""
+        return np.dtype(np.uint8 if self.images else self.observation_dtype)
 
     @property
     def convolutional(self) -> bool:
@@ -129,11 +142,15 @@ class PolicySpec:
         return (third, first, second) if self.colours_last else (first, second, third)
 
     def differences(self, other: "PolicySpec") -> dict[str, Any]:
-        """Attribute -> value here, of those that are another's; bounds of actions to single precision, in which one
-        simulator may give what another has in double."""
+        """Attribute -> value here, of those that are another's.
+
+        Simulators of one environment may differ in precision: bounds of actions are compared in single precision, and
+        the type of observations is not compared.
+        """
         here, there = vars(self), vars(other)
         bounds = ("action_low", "action_high")
         same = {name for name in bounds if np.array_equal(np.float32(here[name]), np.float32(there[name]))}
+        same.add("observation_dtype")
         return {name: value for name, value in here.items() if name not in same and value != there[name]}
 
     @staticmethod
@@ -156,10 +173,11 @@ def _actions(space: gym.Space) -> dict[str, Any]:
         raise UnsupportedSpace(
             f"actions must be a Box, Discrete, MultiDiscrete or MultiBinary space, this environment has {space}"
         )
+    kind = {"action_dtype": space.dtype.name} if space.dtype.kind in "iu" else {}
     low, high = space.low.flatten().tolist(), space.high.flatten().tolist()
     bounded = np.abs(low + high) < np.finfo(np.float32).max  # the largest number stands for infinity in some
     if bounded.any() and not bounded.all():
         raise UnsupportedSpace(f"actions must be bounded on all sides or none, this environment has {space}")
     if not bounded.all():
-        return {"action_shape": space.shape}
-    return {"action_shape": space.shape, "action_low": tuple(low), "action_high": tuple(high)}
+        return {"action_shape": space.shape, **kind}
+    return {"action_shape": space.shape, "action_low": tuple(low), "action_high": tuple(high), **kind}

@@ -1,7 +1,7 @@
 """Deterministic evaluation of a policy."""
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from ratpg.rl.envs import Backend, VecEnv, make_vec
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.spec import OF_SPACES, PolicySpec
+from ratpg.training.global_generators import GlobalGenerators
 
 LONGEST = 100_000
 """Steps after which an episode counts as one without an end; Atari's longest take 27,000."""
@@ -44,8 +45,10 @@ def evaluate(
         ValueError: for an environment with other observations or actions than the policy's, for episodes without an
             end, and for rewards that are not finite.
     """
-    envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
-    with closing(envs):
+    with ExitStack() as stack:
+        stack.enter_context(GlobalGenerators(seed).in_use())
+        envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
+        stack.enter_context(closing(envs))
         found = PolicySpec.from_spaces(envs.observation_space, envs.action_space).differences(policy.spec)
         for name in OF_SPACES:
             if name in found:

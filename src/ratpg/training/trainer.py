@@ -27,6 +27,7 @@ from ratpg.training import checkpoint
 from ratpg.training.alignment import AlignmentProbe
 from ratpg.training.checkpoint import first_line
 from ratpg.training.config import TrainConfig, missing_from
+from ratpg.training.global_generators import GlobalGenerators
 from ratpg.training.heap import is_out_of_memory
 from ratpg.training.logging import METRICS, MetricsWriter
 from ratpg.training.writer_lock import only_writer
@@ -55,14 +56,17 @@ class Trainer:
         # Whatever torch raises for a device: one it was not built for, that is not there, or that only pretends (meta).
         except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
             raise BadConfig(f"device '{config.device}' cannot be used: {first_line(error)}") from error
-        self.envs: VecEnv = make_vec(
-            config.env,
-            config.num_envs,
-            seed=config.seed if env_seed is None else env_seed,
-            backend=config.backend,
-            num_threads=config.threads,
-            options=parse_options(config.env_options),
-        )
+        seed = config.seed if env_seed is None else env_seed
+        self.global_generators = GlobalGenerators(seed)
+        with self.global_generators.in_use():
+            self.envs: VecEnv = make_vec(
+                config.env,
+                config.num_envs,
+                seed=seed,
+                backend=config.backend,
+                num_threads=config.threads,
+                options=parse_options(config.env_options),
+            )
         if config.stagger:
             self.envs.stagger()
         self.config = config = dataclasses.replace(config, backend=self.envs.backend)
@@ -218,7 +222,8 @@ class Trainer:
         start = time.perf_counter()
         # Acting for a few environments is tiny work, and idle torch threads would spin beside the simulator's.
         torch.set_num_threads(1)
-        rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator, self.memory)
+        with self.global_generators.in_use():
+            rollout = collect(self.policy, self.envs, self.config.num_steps, self.generator, self.memory)
         torch.set_num_threads(self.config.threads)
         self.finish()
         self.episodes.update(rollout)
@@ -318,6 +323,7 @@ class Trainer:
                 "timesteps": self.timesteps,
                 "wall_time": self.wall_time,
                 "generator": self.generator.get_state(),
+                "global_generators": self.global_generators.state_dict(),
                 "backend": self.envs.backend,
                 "envs": self.envs.state_dict() if with_envs else None,
             },
@@ -330,6 +336,7 @@ class Trainer:
             self.reward_normalizer.load_state_dict(state["reward_normalizer"])
         self.episodes.load_state_dict(state["episodes"])
         self.generator.set_state(state["generator"])
+        self.global_generators.load_state_dict(state["global_generators"])
         self.timesteps = state["timesteps"]
         self.wall_time = state["wall_time"]
         if state["envs"] is not None and state["backend"] == self.envs.backend:

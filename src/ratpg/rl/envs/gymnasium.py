@@ -1,9 +1,10 @@
 """Gymnasium's own simulators: the reference, for any registered id, with states that can be saved and restored."""
 
+import contextlib
+import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ import torch
 
 from ratpg.rl.envs.env_state import restore, snapshot
 from ratpg.rl.envs.flatten import flat_space
-from ratpg.rl.envs.vec_env import Backend, CannotDraw, VecEnv
+from ratpg.rl.envs.vec_env import Backend, BadStep, CannotDraw, UnsupportedSpace, VecEnv
 
 OPENGL = "MuJoCo draws with OpenGL: sudo apt-get install libegl1 libgl1"
 
@@ -57,34 +58,60 @@ class GymnasiumEnv(VecEnv):
     backend: Backend = "gymnasium"
 
     def __init__(self, env_id: str, num_envs: int, seed: int, options: Mapping[str, Any]):
-        self._venv = gym.vector.SyncVectorEnv(
-            [partial(_make, env_id, options)] * num_envs,
-            autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
-        )
         self.num_envs = num_envs
-        self.observation_space = self._venv.single_observation_space
-        self.action_space = self._venv.single_action_space
-        observation, _ = self._venv.reset(seed=seed)
-        spec = self._venv.envs[0].spec
-        self._start((slice(0, num_envs),), [np.asarray(observation)], spec and spec.max_episode_steps)
+        self._envs = [_make(env_id, options) for _ in range(num_envs)]
+        first = self._envs[0]
+        self.observation_space, self.action_space = first.observation_space, first.action_space
+        for index, env in enumerate(self._envs):
+            for what in ("observation_space", "action_space"):
+                if getattr(env, what) != getattr(first, what):
+                    raise UnsupportedSpace(
+                        f"all copies of {env_id} must have one {what}: the first has {getattr(first, what)}, copy "
+                        f"{index} has {getattr(env, what)}"
+                    )
+        observations = [env.reset(seed=seed + index)[0] for index, env in enumerate(self._envs)]
+        self._start((slice(0, num_envs),), [self._together(observations)], first.spec and first.spec.max_episode_steps)
 
     def send(self, group: int, actions: np.ndarray) -> None:
-        self._actions = actions.astype(self.action_space.dtype, copy=False)
+        self._actions = actions.astype(self.action_space.dtype)  # a copy, which an environment may write into
 
     def _receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observation, reward, terminated, truncated, _ = self._venv.step(self._actions)
-        return observation, reward, terminated, truncated
+        rewards, (terminated, truncated) = np.zeros(self.num_envs), np.zeros((2, self.num_envs), dtype=bool)
+        observations = []
+        for index, (env, done) in enumerate(zip(self._envs, self.dones[group], strict=True)):
+            if done:
+                observation, _ = env.reset()
+            else:
+                observation, reward, ended, cut, _ = env.step(self._actions[index])
+                rewards[index] = reward if isinstance(reward, float | int | np.floating) else _number("reward", reward)
+                terminated[index] = ended if isinstance(ended, bool | np.bool_) else _number("terminated flag", ended)
+                truncated[index] = cut if isinstance(cut, bool | np.bool_) else _number("truncated flag", cut)
+            observations.append(observation)
+        return self._together(observations), rewards, terminated, truncated
 
     def _restart(self, group: int, which: np.ndarray) -> None:
-        self._venv._autoreset_envs |= which
+        """Nothing: the next step resets what `dones` says has ended."""
+
+    def _together(self, observations: Sequence[Any]) -> np.ndarray:
+        """The copies' observations as one array, ``[N, *shape]``."""
+        space = self.observation_space
+        together = np.empty((self.num_envs, *space.shape), space.dtype)
+        try:
+            return np.stack(observations, out=together)
+        except (TypeError, ValueError) as error:
+            raise BadStep(f"an environment's observation is not of its space {space}: {error}") from error
 
     @property
     def frames_per_second(self) -> Fraction:
-        return Fraction(self._venv.envs[0].metadata.get("render_fps") or 30).limit_denominator(1000)
+        with contextlib.suppress(TypeError, ValueError):  # of what is no number
+            rate = float(self._envs[0].metadata.get("render_fps") or 30)
+            if math.isfinite(rate) and rate > 0:
+                return Fraction(rate).limit_denominator(1000)
+        return Fraction(30)
 
     def render(self) -> np.ndarray:
         """As the environment draws it, if it was made with `drawing_options`."""
-        env = self._venv.envs[0]
+        env = self._envs[0]
         try:
             picture = env.render()
         except Exception as error:  # whatever the libraries that draw raise
@@ -97,10 +124,11 @@ class GymnasiumEnv(VecEnv):
         return picture
 
     def close(self) -> None:
-        self._venv.close()
+        for env in self._envs:
+            env.close()
 
     def state_dict(self) -> dict[str, Any] | None:
-        states = [snapshot(env) for env in self._venv.envs]
+        states = [snapshot(env) for env in self._envs]
         if any(state is None for state in states):
             return None
         return {
@@ -111,12 +139,26 @@ class GymnasiumEnv(VecEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for env, saved in zip(self._venv.envs, state["envs"], strict=True):
+        for env, saved in zip(self._envs, state["envs"], strict=True):
             restore(env, saved)
         self.observations = [state["observation"].numpy().copy()]
         self.dones = [state["done"].numpy().copy()]
-        self._venv._autoreset_envs = self.done.copy()
         # Whatever is asked for now: environments that were not staggered are in the middle of their episodes.
         self._staggers = self._staggers if state["stagger"] else []
         for stagger, saved in zip(self._staggers, state["stagger"], strict=False):
             stagger.load_state_dict(saved)
+
+
+def _number(what: str, value: Any) -> float:
+    """What an environment gave for one number, such as an array of shape (1,).
+
+    Raises:
+        BadStep: where it is none.
+    """
+    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    if array.size != 1 or array.dtype.kind not in "fiub":
+        raise BadStep(
+            f"an environment's {what} must be one number, got {array.dtype} of shape {array.shape}: reduce it in a "
+            "wrapper of the environment"
+        )
+    return float(array.item())

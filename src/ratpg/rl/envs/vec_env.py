@@ -30,14 +30,20 @@ class UnknownEnvironment(ValueError):
     """No backend knows this environment."""
 
 
+class BadStep(ValueError):
+    """An environment returned from a step what no environment should."""
+
+
 class CannotDraw(ValueError):
     """An environment has no pictures, or not on this machine."""
 
 
-def as_stored(observations: np.ndarray) -> np.ndarray:
-    """Raw observations as rollouts keep them: bytes as they are, which images are too large to be more than; float32
-    for anything else."""
-    return observations if observations.dtype == np.uint8 else observations.astype(np.float32, copy=False)
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """The type in which observations are kept without loss: bytes as they are, since images are large; float32 where it
+    holds every value of their type; else float64."""
+    if dtype == np.uint8:
+        return dtype
+    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
 
 
 class VecEnv(ABC):
@@ -72,8 +78,9 @@ class VecEnv(ABC):
 
     @property
     def observation(self) -> Tensor:
-        """The current raw observations of all environments, float32 or uint8 ``[N, *shape]``."""
-        return torch.from_numpy(as_stored(np.concatenate(self.observations)))
+        """The current raw observations of all environments in their `stored_dtype`, ``[N, *shape]``."""
+        observations = np.concatenate(self.observations)
+        return torch.from_numpy(observations.astype(stored_dtype(observations.dtype), copy=False))
 
     @property
     def done(self) -> np.ndarray:
