@@ -84,5 +84,4 @@ def test_a_small_classifier_keeps_four_digits(kind: str, deferred: bool) -> None
         with transform.record():
             log_prob = net(x.to(dtype)).log_softmax(-1)[torch.arange(64), actions]
         found.append(flat(transform(log_prob, y.to(dtype), weights.to(dtype)).direction))
-    # A deferred solution's jitter is added before anyone knows whether it is needed.
-    assert relative_error(*found) <= (5e-3 if deferred and kind == "log_normal" else 1e-4)
+    assert relative_error(*found) <= 1e-4
