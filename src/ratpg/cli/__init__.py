@@ -85,7 +85,9 @@ def loading() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os._exit(_fail("interrupted", INTERRUPTED))
+        with contextlib.suppress(OSError):
+            os.write(2, b"ratpg: interrupted\n")  # not by print, within which the signal may have come
+        os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

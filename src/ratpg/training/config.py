@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import gymnasium as gym
 import tyro
 
 from ratpg.algorithms import CONFIGS
@@ -13,9 +14,11 @@ from ratpg.algorithms.checks import BadConfig, require
 from ratpg.rl.envs import Backend
 from ratpg.rl.envs.options import parse_options
 from ratpg.rl.networks.mlp import ACTIVATIONS, InitialWeights
-from ratpg.rl.spec import ActionBounds, Network
+from ratpg.rl.spec import ActionBounds, Network, PolicySpec
 
 C = TypeVar("C")
+CONFIG = "config.json"
+"""The file that shows a run's config to people."""
 
 
 def _available_cores() -> int:
@@ -128,6 +131,21 @@ class TrainConfig(Generic[C]):
     @property
     def directory(self) -> Path:
         return self.run_dir or Path("runs") / f"{self.env}-{self.algo}-{self.preset}-s{self.seed}".replace("/", "_")
+
+    def policy_spec(self, observation_space: gym.Space, action_space: gym.Space) -> PolicySpec:
+        """The policy for an environment with these spaces."""
+        names = (
+            "action_bounds",
+            "hidden",
+            "activation",
+            "initial_log_std",
+            "initial_weights",
+            "shared",
+            "network",
+            "lstm",
+        )
+        options = {name: getattr(self, name) for name in names}
+        return PolicySpec.from_spaces(observation_space, action_space, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

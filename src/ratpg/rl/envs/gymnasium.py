@@ -97,7 +97,12 @@ class GymnasiumEnv(VecEnv):
         return picture
 
     def close(self) -> None:
-        self._venv.close()
+        try:
+            self._venv.close()
+        finally:
+            self._venv.closed = (
+                True  # also where an environment's own failed, which is not tried again when it is deleted
+            )
 
     def state_dict(self) -> dict[str, Any] | None:
         states = [snapshot(env) for env in self._venv.envs]
