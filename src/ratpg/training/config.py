@@ -17,6 +17,8 @@ from ratpg.rl.networks.mlp import ACTIVATIONS, InitialWeights
 from ratpg.rl.spec import ActionBounds, Network, PolicySpec
 
 C = TypeVar("C")
+WIDEST = 2**24
+"""The most units a layer may have; more do not fit into any machine's memory."""
 CONFIG = "config.json"
 """The file that shows a run's config to people."""
 
@@ -101,10 +103,12 @@ class TrainConfig(Generic[C]):
         for name in ("total_timesteps", "num_envs", "threads"):
             require(name, getattr(self, name), at_least=1)
         require("threads", self.threads, at_most=4096)
+        require("num_envs", self.num_envs, at_most=2**20)
+        require("num_steps", self.num_steps, at_most=2**50)
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), at_least=0, at_most=1)
         parse_options(self.env_options)
-        require("lstm", self.lstm, at_least=1)
+        require("lstm", self.lstm, at_least=1, at_most=WIDEST)
         require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
         require("min_log_std", self.min_log_std, at_least=-20)
         if self.min_log_std is not None and self.min_log_std > self.initial_log_std:
@@ -116,6 +120,7 @@ class TrainConfig(Generic[C]):
             raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
         if not self.hidden or min(self.hidden) < 1:
             raise BadConfig(f"hidden must name at least one width >= 1, got {self.hidden}")
+        require("hidden", max(self.hidden), at_most=WIDEST)
         size = self.num_envs * self.num_steps
         for name, count in vars(self.algorithm).items():
             if self.shared and name.startswith("critic_"):  # of a critic with a network of its own

@@ -132,7 +132,7 @@ class Trainer:
         if config.env_options != run.config.env_options:
             state["envs"] = None  # whose state holds the options
         # Where the environments start anew, they should not replay the episodes that the run began with.
-        trainer = Trainer(config, env_seed=(config.seed + run.state["timesteps"]) % 2**63)
+        trainer = Trainer(config, env_seed=config.seed + run.state["timesteps"])
         for name, found in trainer.policy.spec.differences(run.spec).items():
             raise BadConfig(
                 f"the policy in {directory} was trained with {name} {getattr(run.spec, name)}, and {config.env} on "

@@ -9,6 +9,7 @@ from typing import Protocol
 
 LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 """Where code lies that nobody wrote for this environment."""
+OURS = Path(__file__).parents[2]
 
 
 class EnvironmentFailed(ValueError):
@@ -22,20 +23,17 @@ class Closable(Protocol):
 
 
 def described(error: BaseException) -> str:
-    """An error as one line: its type, its text, and the file and line of the environment that it comes from."""
+    """An error as one line: its type, its text, and the file and line of the environment that it comes from.
+
+    Of an error that this library raised itself, which says all there is to say, the text alone.
+    """
     text = " ".join(str(error).split())
-    if type(error).__module__.startswith("ratpg."):  # which says all there is to say
-        return text
-    place = _place(error)
-    return f"{type(error).__name__}{text and ': '}{text}{place and f' ({place})'}"
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line of code that is neither of a library nor ours; of any code where there is no such."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = Path(__file__).parents[2]
-    own = [frame for frame in frames if not any(map(Path(frame.filename).is_relative_to, (*LIBRARIES, ours)))]
-    return "".join(f"{frame.filename}, line {frame.lineno}" for frame in (own or frames)[-1:])
+    if text and frames and Path(frames[-1].filename).is_relative_to(OURS):
+        return text
+    own = [frame for frame in frames if not any(map(Path(frame.filename).is_relative_to, (*LIBRARIES, OURS)))]
+    place = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in (own or frames)[-1:])
+    return f"{type(error).__name__}{text and ': '}{text}{place}"
 
 
 @contextmanager
