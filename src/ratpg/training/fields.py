@@ -46,7 +46,7 @@ def matches(value: Any, hint: Any) -> bool:
         each = arguments[:1] * len(value) if origin is list or arguments[-1] is ... else arguments
         return len(each) == len(value) and all(map(matches, value, each))
     if hint is float:
-        return type(value) in (int, float)
+        return type(value) is float or (type(value) is int and abs(value) <= 2**53)
     if hint is str:
         return type(value) is str and value.isprintable()
     return type(value) is hint if hint in EXACT else isinstance(value, hint)

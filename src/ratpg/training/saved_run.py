@@ -28,6 +28,21 @@ Episodes = TypedDict(
 )
 
 
+class OneEnv(TypedDict):
+    """What `ratpg.rl.envs.env_state` keeps of an environment."""
+
+    simulator: dict[str, Tensor]
+    layers: list[dict[str, Any]]
+    generator: dict[str, Any]
+
+
+class Envs(TypedDict):
+    """What a vector environment keeps of itself."""
+
+    envs: list[OneEnv]
+    stagger: list[dict[str, Any]]
+
+
 class State(TypedDict):
     """A checkpoint of a run."""
 
@@ -42,7 +57,7 @@ class State(TypedDict):
     wall_time: float
     generator: Tensor
     backend: str
-    envs: dict[str, Any] | None
+    envs: Envs | None
 
 
 class Untrusted(ValueError):

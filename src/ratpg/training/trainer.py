@@ -311,9 +311,13 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.timesteps = state["timesteps"]
         self.wall_time = state["wall_time"]
-        if state["envs"] is not None and state["backend"] == self.envs.backend:
-            self.envs.load_state_dict(state["envs"])
+        saved, fresh = state["envs"], self.envs.state_dict()
+        if saved is not None and fresh is not None and state["backend"] == self.envs.backend:
+            unlike = {"envs"} if saved["stagger"] else {"envs", "stagger"}
+            like(saved, {name: value for name, value in fresh.items() if name not in unlike}, "envs")
+            self.envs.load_state_dict(saved)
             if self.memory is not None:
+                like(state["memory"], self.memory.state_dict(), "memory")
                 self.memory.load_state_dict(state["memory"])
             return True
         self.episodes.forget_unfinished()
