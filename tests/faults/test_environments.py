@@ -12,8 +12,7 @@ from typing import IO
 
 import pytest
 
-from cli.command import PATIENCE, Command, start, wait_for_rows
-from cli.test_bad_input import assert_refused
+from cli.command import PATIENCE, Command, assert_refused, start, wait_for_rows
 from faults.hostile_envs import FAILURES, FLOOD, LENGTH, Plain, Wanders
 from ratpg.training import checkpoint
 from short_runs import ROLLOUT, metrics_but_times

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import PATIENCE, Command, start, wait_for_rows
-from cli.test_bad_input import assert_refused
+from cli.command import PATIENCE, Command, assert_refused, start, wait_for_rows
 from cli.test_signals import UNANNEALED, train_endlessly
 from ratpg.training import checkpoint
 from ratpg.training.trainer import Trainer

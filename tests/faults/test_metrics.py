@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import Command
-from cli.test_bad_input import assert_refused
+from cli.command import Command, assert_refused
 from short_runs import ROLLOUT, metrics_but_times
 
 DONE, LONGER = 4, 6

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import Command
-from cli.test_bad_input import assert_refused
+from cli.command import Command, assert_refused
 from ratpg.training import checkpoint
 from ratpg.training.saved_run import load_policy
 from ratpg.training.trainer import Trainer

@@ -17,8 +17,8 @@ from short_runs import ROLLOUT
 
 STRANGE: list[Any] = [None, [], {}, "x", "x\x1b[2J", -1, 4.5, 10**30, math.nan, True, torch.zeros(3, 7), [[]] * 9]
 """Values that take the place of every one in turn."""
-AT_ONCE = 40
-"""Changed checkpoints looked at in the default run."""
+AT_ONCE, MANY = 40, 600
+"""Changed checkpoints looked at, of 4,800 that there are: in the default run, and in the slow one."""
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -44,11 +44,9 @@ def run_of(ratpg: Command, folder: Path, algo: str) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key != "version"} | {"config": json.loads(state["config"])}
 
 
-def try_all(ratpg: Command, folder: Path, algo: str, count: int | None) -> None:
+def try_all(ratpg: Command, folder: Path, algo: str, count: int) -> None:
     state = run_of(ratpg, folder, algo)
-    cases = [(place, value) for place in places(state) for value in STRANGE]
-    if count:
-        cases = random.Random(0).sample(cases, count)
+    cases = random.Random(0).sample([(place, value) for place in places(state) for value in STRANGE], count)
     metrics = (folder / "metrics.csv").read_text()
     for place, value in cases:
         bad = changed(state, place, value)
@@ -71,9 +69,9 @@ def test_some_changed_checkpoints(ratpg: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["rat", "ppo", "acktr", "sophia"])
-def test_every_changed_checkpoint(ratpg: Command, algo: str, tmp_path: Path) -> None:
-    try_all(ratpg, tmp_path, algo, None)
+@pytest.mark.parametrize("algo", ["rat", "ppo", "acktr"])
+def test_many_changed_checkpoints(ratpg: Command, algo: str, tmp_path: Path) -> None:
+    try_all(ratpg, tmp_path, algo, MANY)
 
 
 CHANGES = {

@@ -28,12 +28,18 @@ Episodes = TypedDict(
 )
 
 
+class NumpyGenerator(TypedDict):
+    """The state of a bit generator of NumPy's."""
+
+    state: dict[str, Any]
+
+
 class OneEnv(TypedDict):
     """What `ratpg.rl.envs.env_state` keeps of an environment."""
 
     simulator: dict[str, Tensor]
     layers: list[dict[str, Any]]
-    generator: dict[str, Any]
+    generator: NumpyGenerator
 
 
 class Envs(TypedDict):
