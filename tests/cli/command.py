@@ -1,6 +1,7 @@
 """Runs of the ``ratpg`` command, in this process and in one of their own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,17 @@ class Result:
     code: int
     out: str
     err: str
+
+
+def assert_refused(result: Result, *needles: str) -> None:
+    """Exit code 2, and one line that says what is wrong."""
+    assert result.code == 2
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("ratpg: ")
+    assert not re.search("[─│╭╰]|---", lines[0])  # the drawing of a box around a message
+    for needle in needles:
+        assert re.search(needle, lines[0]), f"{needle!r} not in {lines[0]!r}"
 
 
 class Command:

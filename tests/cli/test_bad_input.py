@@ -1,27 +1,16 @@
 """Bad input: exit code 2, one clear line, nothing lost and nothing half made."""
 
 import hashlib
-import re
 from pathlib import Path
 
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
-from cli.command import PATIENCE, Command, Result, start
+from cli.command import PATIENCE, Command, Result, assert_refused, start
+from ratpg.rl.envs import envpool_options, make_vec
 from ratpg.training import checkpoint
 from short_runs import FLAGS, ROLLOUT, metrics_but_times
 from toy_envs import FAULT_STEP
-
-
-def assert_refused(result: Result, *needles: str) -> None:
-    assert result.code == 2
-    lines = result.err.splitlines()
-    assert len(lines) == 1, result.err
-    assert lines[0].startswith("ratpg: ")
-    assert not re.search("[─│╭╰]|---", lines[0])  # the drawing of a box around a message
-    for needle in needles:
-        assert re.search(needle, lines[0]), f"{needle!r} not in {lines[0]!r}"
-
 
 TRAIN = {
     "unknown environment": (["--env", "Hoper-v4"], ["Hoper-v4", "Hopper-v4"]),
@@ -49,6 +38,12 @@ TRAIN = {
     ),
     "an option that is the trainer's own": (["--env-options", "batch_size=4"], ["CartPole-v1", "batch_size"]),
     "an option that is a flag": (["--env-options", "seed=4"], ["CartPole-v1", "seed", "setting of the run"]),
+    "an option that is nested too deeply": (["--env-options", "a=" + "[" * 100_000], ["'a'", "too deep"]),
+    "an option of too many digits": (["--env-options", "a=" + "9" * 5000], ["'a'", "too long"]),
+    "an option that is nested": (
+        ["--backend", "gymnasium", "--env-options", 'a={"b": [{"c": 1}]}'],
+        ["CartPole-v1", "keyword argument 'a'"],
+    ),
     "an option that is given twice": (
         ["--env-options", "max_episode_steps=9", "max_episode_steps=8"],
         ["max_episode_steps", "twice"],
@@ -57,6 +52,26 @@ TRAIN = {
     "frames that are none": (
         ["--env", "Pong-v5", "--env-options", "stack_num=0"],  # EnvPool would end the process
         ["Pong-v5", "stack_num must be at least 1"],
+    ),
+    "no-ops that are none": (
+        ["--env", "Pong-v5", "--env-options", "noop_max=0"],  # EnvPool would crash
+        ["Pong-v5", "noop_max must be at least 1$"],
+    ),
+    "more frames than there is an end to": (
+        ["--env", "Pong-v5", "--env-options", "stack_num=100000"],
+        ["Pong-v5", "stack_num must be at most 64$"],
+    ),
+    "a path of EnvPool's own": (
+        ["--env", "Pong-v5", "--env-options", "base_path=/nowhere"],  # EnvPool would end the process
+        ["Pong-v5", "base_path is where EnvPool has its own files$"],
+    ),
+    "a number of more than 32 bits": (
+        ["--env-options", "max_episode_steps=99999999999999999999"],
+        ["max_episode_steps must be a number of 32 bits"],
+    ),
+    "an option that EnvPool is tried with first": (
+        ["--env", "Pong-v5", "--env-options", "mode=77"],
+        ["Pong-v5", "mode=77", "Invalid game mode"],
     ),
     "another task than the id's": (
         ["--env", "Pong-v5", "--env-options", "task=breakout"],
@@ -102,6 +117,13 @@ TRAIN = {
     "gamma above one": (["--gamma", "1.01"], ["gamma", "at most 1"]),
     "gamma that is NaN": (["--gamma", "nan"], ["gamma", "finite"]),
     "no environments": (["--num-envs", "0"], ["num_envs|num-envs", "at least 1"]),
+    "more environments than any machine has": (["--num-envs", "9" * 20], ["num_envs", "at most"]),
+    "more steps than any machine holds": (["--num-steps", "9" * 20], ["num_steps", "at most"]),
+    "a width beyond all memories": (["--hidden", "1" + "0" * 20], ["hidden", "at most"]),
+    "a width that is no integer": (["--hidden", "1e20"], ["hidden", "1e20"]),
+    "an LSTM wider than any memory": (["--lstm", "9" * 20], ["lstm", "at most"]),
+    "a number that no tensor holds": (["--max-step-norm", "1e300"], ["max_step_norm", "at most 3.4e\\+38"]),
+    "a range beyond what tensors hold": (["--ratio-bounds", "0.1", "1e300"], ["ratio_bounds", "at most 3.4e\\+38"]),
     "negative timesteps": (["--total-timesteps", "-5"], ["total_timesteps|total-timesteps", "at least 1"]),
     "timesteps beyond all floats": (["--total-timesteps", "9" * 400], ["total_timesteps|total-timesteps", "finite"]),
     "negative seed": (["--seed", "-1"], ["seed", "at least 0"]),
@@ -135,6 +157,22 @@ def test_train_refuses_in_one_line_and_makes_no_folder(
     short = ["--run-dir", str(tmp_path / "run"), "--total-timesteps", "128"]
     assert_refused(ratpg("train", *env, *short, *FLAGS, *flags), *needles)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_is_not_known_is_tried_in_a_process_of_its_own(
+    ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kills the trial does not kill the command; and options that are known cost no trial."""
+    flags = ["--env-options", "difficulty=0", "--network", "nature-cnn"]
+    monkeypatch.setattr(envpool_options, "TRIAL", "import os; os.abort()")
+    assert_refused(ratpg.train("Pong-v5", tmp_path, *flags, backend="envpool"), "ends the process with SIGABRT$")
+    monkeypatch.setattr(envpool_options, "TRIAL", "import sys; sys.exit(1)")
+    assert_refused(ratpg.train("Pong-v5", tmp_path, *flags, backend="envpool"), "ends the process with code 1$")
+    monkeypatch.setattr(envpool_options, "TRIAL", "while True: pass")
+    monkeypatch.setattr(envpool_options, "PATIENCE", 0.5)
+    assert_refused(ratpg.train("Pong-v5", tmp_path, *flags, backend="envpool"), "does not come back")
+    options = {"stack_num": 2, "frame_skip": 3, "episodic_life": True, "repeat_action_probability": 0.25}
+    make_vec("Pong-v5", 1, seed=0, backend="envpool", options=options).close()
 
 
 MODULES = {
@@ -271,6 +309,30 @@ def test_resume_refuses_what_train_refuses(ratpg: Command, flags: list[object], 
 def test_plot_refuses_a_run_in_which_no_episode_has_ended(ratpg: Command, tmp_path: Path) -> None:
     ratpg.train("Pendulum-v1", tmp_path / "run", steps=128)
     assert_refused(ratpg("plot", tmp_path / "run"), "no episode", str(tmp_path / "run"))
+
+
+def rewritten(path: Path, change: str) -> None:
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    column = lines[0].index(change)
+    path.write_text("\n".join(",".join(line[:column] + line[column + 1 :]) for line in lines) + "\n")
+
+
+def test_plot_refuses_metrics_and_configs_of_another_shape(ratpg: Command, tmp_path: Path) -> None:
+    run, loop = tmp_path / "run", tmp_path / "loop"
+    for column in ("timesteps", "episode_return_mean"):
+        ratpg.train("CartPole-v1", run / column)
+        rewritten(run / column / "metrics.csv", column)
+        assert_refused(ratpg("plot", run / column), rf"metrics\.csv is damaged \(it has no column {column}\)")
+    assert ratpg.train("CartPole-v1", run).code == 0
+    for config in ('{"env": ["CartPole-v1"], "algo": "rat", "preset": "default"}', "[" * 100_000, "[]", "null"):
+        (run / "config.json").write_text(config)
+        assert_refused(ratpg("plot", run), r"config\.json is not that of a run")
+    (run / "config.json").unlink()
+    assert_refused(ratpg("plot", run), r"no config\.json in .*run: is it the folder of a run\?")
+    loop.symlink_to(loop)
+    for command in ("plot", "resume", "eval", "export"):
+        assert_refused(ratpg(command, loop), "folder of a run|no metrics|no checkpoint")
+    assert_refused(ratpg.train("CartPole-v1", loop), "loop")
 
 
 @pytest.mark.parametrize("what", ["reward", "observation"])

@@ -36,12 +36,17 @@ def test_nothing_but_a_file_is_replaced(ratpg: Command, tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_link_is_followed(ratpg: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["-o"]])
+def test_a_link_is_replaced_and_not_followed(ratpg: Command, flags: list[str], tmp_path: Path) -> None:
+    """The folder may be from somebody else, and its link may lead to a file of one's own."""
     assert ratpg.train("CartPole-v1", tmp_path / "run").code == 0
-    (tmp_path / "link").symlink_to("policy.onnx")
-    assert ratpg("export", tmp_path / "run", "-o", tmp_path / "link").code == 0
-    assert (tmp_path / "link").is_symlink()
-    assert b"stack_trace" not in (tmp_path / "policy.onnx").read_bytes()
+    precious, link = tmp_path / "precious", tmp_path / "run" / "policy.onnx"
+    precious.write_text("mine")
+    link.symlink_to(precious)
+    assert ratpg("export", tmp_path / "run", *flags, *([link] if flags else [])).code == 0
+    assert precious.read_text() == "mine"
+    assert not link.is_symlink()
+    assert b"stack_trace" not in link.read_bytes()
 
 
 def test_a_package_that_is_missing_is_named(ratpg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

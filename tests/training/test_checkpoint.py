@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +126,45 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     torch.save({"version": checkpoint.VERSION, "trap": Trap()}, tmp_path / FILE)
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(
+        BadCheckpoint, match=r"refused and nothing of it was run: it names the function posix\.mkdir"
+    ) as e:
         load(tmp_path)
+    assert "torch" not in str(e.value) and "\n" not in str(e.value)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused_at_once(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in range(4):
+            archive.writestr(f"archive/data/{part}", bytes(50_000_000))
+    assert (tmp_path / FILE).stat().st_size < 1_000_000
+    start = time.perf_counter()
+    with pytest.raises(BadCheckpoint, match="unpacks to more than it is"):
+        load(tmp_path)
+    assert time.perf_counter() - start < 0.1  # reading it takes half a second
+
+
+def test_parts_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Many names for one range of the file: nothing is compressed, and all together is still a bomb."""
+    with zipfile.ZipFile(tmp_path / FILE, "w") as archive:
+        archive.writestr("archive/data/0", bytes(1_000_000))
+        archive.filelist *= 50
+    with pytest.raises(BadCheckpoint, match="unpacks to more than it is"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [FILE, PREVIOUS, f"{FILE}.tmp", f"{PREVIOUS}.tmp"])
+def test_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("mine")
+    run.mkdir()
+    (run / name).symlink_to(precious)
+    for number in (1, 2, 3):
+        save(run, state(number))
+    assert precious.read_text() == "mine"
+    assert not [path for path in run.iterdir() if path.is_symlink()]
+    assert load(run)["number"] == 3
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import sys
 
+LARGEST = 3.4028234663852886e38
+"""The largest number in single precision."""
+
 
 class BadConfig(ValueError):
     """A hyperparameter that makes no sense; the message names it."""
@@ -20,6 +23,8 @@ def require(
         return
     if not abs(value) <= sys.float_info.max:  # infinite, no number, or an integer that is larger than any float
         raise BadConfig(f"{name} must be finite, got {value}")
+    if abs(value) > LARGEST:
+        raise BadConfig(f"{name} must be at most {LARGEST:.2g} in size, as tensors hold it, got {value:g}")
     if at_least is not None and value < at_least:
         raise BadConfig(f"{name} must be at least {at_least:g}, got {value:g}")
     if above is not None and value <= above:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ratpg.algorithms.background import Background
 from ratpg.algorithms.graphed import launched
+from ratpg.algorithms.restoring import restore
 from ratpg.natgrad import AdvantageTransform
 from ratpg.optim.kl_band import KLBand
 from ratpg.rl.batch import Batch
@@ -125,7 +126,7 @@ class AdamCritic(Critic):
         return {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
         for group in self.optimizer.param_groups:
             group["capturable"] = self._capturable  # and not as on the device where it was saved
         self._launch = launched(self.policy, self._step)  # a captured one would go on with the averages before

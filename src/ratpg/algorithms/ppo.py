@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ratpg.algorithms.checks import require
 from ratpg.algorithms.divergence import kl_and_entropy
+from ratpg.algorithms.restoring import restore
 from ratpg.rl.batch import Batch
 from ratpg.rl.distributions import Distribution
 from ratpg.rl.networks.perceptron import PerceptronLayer, backpropagate, forward
@@ -151,4 +152,4 @@ class PPO:
         return {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])

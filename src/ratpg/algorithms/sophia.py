@@ -10,6 +10,7 @@ from ratpg.algorithms.checks import BadConfig, require
 from ratpg.algorithms.critic import AdamCritic
 from ratpg.algorithms.divergence import kl_and_entropy
 from ratpg.algorithms.joint import require_separate
+from ratpg.algorithms.restoring import restore
 from ratpg.optim.sophia import Sophia as SophiaOptimizer
 from ratpg.optim.sophia import gauss_newton_bartlett, hutchinson
 from ratpg.rl.batch import Batch
@@ -151,6 +152,6 @@ class Sophia:
         return {"optimizer": self.optimizer.state_dict(), "critic": self.critic.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
         self.critic.load_state_dict(state["critic"])
         self.steps = state["steps"]

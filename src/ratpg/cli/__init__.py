@@ -15,8 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 from ratpg import __version__
+from ratpg.cli.plain_text import print_anything
 
 BAD_INPUT, INTERRUPTED = 2, 130
+CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "?")
+"""Characters that would steer the terminal, of whoever wrote what a message quotes."""
 USAGE = """usage: ratpg COMMAND ...
 
   train      train an agent                    ratpg train --env Hopper-v4
@@ -48,6 +51,7 @@ class Shown(SystemExit):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    print_anything()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["--version"]:
         print(f"ratpg {__version__}")
@@ -85,7 +89,9 @@ def loading() -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os._exit(_fail("interrupted", INTERRUPTED))
+        with contextlib.suppress(OSError):
+            os.write(2, b"ratpg: interrupted\n")  # not by print, within which the signal may have come
+        os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -134,5 +140,5 @@ def _origin(error: Exception) -> str:
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:
-    print(f"ratpg: {message}", file=sys.stderr)
+    print(f"ratpg: {message.translate(CONTROL)}", file=sys.stderr)
     return code

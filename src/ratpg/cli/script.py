@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ratpg.cli import INTERRUPTED, complain, loading
+from ratpg.cli.plain_text import print_anything
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -39,7 +40,9 @@ def commit(folder: str) -> str:
 def _run(kind: str, arguments: list[str]) -> int:
     folder = REPOSITORY / f"{kind}s"
     # A trailing _ keeps a script from hiding the package of its name from those beside it: mujoco_.py.
-    names = {path.stem.rstrip("_"): path for path in folder.glob("*.py") if "__main__" in path.read_text()}
+    names = {
+        path.stem.rstrip("_"): path for path in folder.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")
+    }
     if not names:
         raise ValueError(
             f"the {kind}s are part of the repository, not of the installed package: clone it and `make setup`"
@@ -61,6 +64,7 @@ def _run(kind: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    print_anything()
     path = Path(sys.argv[1])
     del sys.argv[0]
     sys.path[0] = str(path.parent)

@@ -1,6 +1,7 @@
 """``ratpg train`` and ``ratpg resume``."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from ratpg.cli.arguments import parse, parse_train
 from ratpg.rl.envs import Backend
 from ratpg.training.heap import keep_freed_memory
 from ratpg.training.logging import ProgressDisplay, say
+from ratpg.training.saved_run import resume_command
 from ratpg.training.trainer import Trainer
 
 
@@ -34,6 +36,8 @@ class ResumeArguments:
     """Another torch device than the run's own."""
     threads: int | None = None
     """Another number of threads than the run's own."""
+    trust_env: bool = False
+    """Let a run whose environment is MODULE:ID import that module: then code that the run folder names is run."""
 
 
 def train(arguments: list[str]) -> int:
@@ -47,7 +51,7 @@ def resume(arguments: list[str]) -> int:
     options = parse(ResumeArguments, "resume", arguments)
     changes = {name: value for name, value in vars(options).items() if name != "run_dir" and value is not None}
     with _stop_signal() as should_stop:
-        trainer, exact = Trainer.resume(options.run_dir, **changes)
+        trainer, exact = Trainer.resume(options.run_dir, **changes)  # trust_env among them
         if trainer.timesteps >= trainer.config.total_timesteps:
             print(f"{options.run_dir} is complete at {trainer.timesteps} steps: go on with --total-timesteps N")
             return 0
@@ -64,12 +68,12 @@ def _run(trainer: Trainer, should_stop: Callable[[], bool]) -> int:
     say(f"{config.algo} ({config.preset}) on {config.env}, seed {config.seed} -> {directory}")
     try:
         with ProgressDisplay(config.total_timesteps, trainer.timesteps, console) as display:
-            complete = trainer.run(on_row=display.show, should_stop=should_stop)
+            complete = trainer.run(display.show, should_stop, warn=lambda line: say(f"ratpg: {line}", sys.stderr))
     except KeyboardInterrupt:
-        say(f"stopped at once; continue from the last checkpoint with: ratpg resume {directory}")
+        say(f"stopped at once; continue from the last checkpoint with: {resume_command(config)}")
         return INTERRUPTED
     if not complete:
-        say(f"interrupted at {trainer.timesteps} steps; continue with: ratpg resume {directory}")
+        say(f"interrupted at {trainer.timesteps} steps; continue with: {resume_command(config)}")
         return INTERRUPTED
     say(
         f"done: {trainer.timesteps} steps in {trainer.wall_time:.0f} s, return {trainer.episodes.return_mean():.1f} "
@@ -113,4 +117,5 @@ class _Stop:
             raise KeyboardInterrupt
         self.requested = True
         with contextlib.suppress(OSError):  # the terminal may be what has ended
-            print("stopping after this rollout; press Ctrl-C again to stop at once", file=sys.stderr)
+            # Not by print, within which the signal may have come.
+            os.write(2, b"stopping after this rollout; press Ctrl-C again to stop at once\n")

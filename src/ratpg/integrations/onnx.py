@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ratpg.cli import loading
 from ratpg.cli.arguments import parse
-from ratpg.integrations.output import destination, written_whole
+from ratpg.integrations.output import destination
 from ratpg.rl.networks.recurrent import RecurrentBody
 from ratpg.rl.policy import ActorCritic
-from ratpg.training.trainer import load_policy
+from ratpg.training.files import written_whole
+from ratpg.training.saved_run import load_policy
 
 NEEDED = ("onnx", "onnxscript")
 """Packages that PyTorch's exporter asks for."""
@@ -132,7 +133,8 @@ def export(arguments: list[str]) -> int:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it has to say is of packages that nothing here needs
     with loading():  # the exporter imports much
         program = onnx_program(policy)
-    with written_whole(path) as whole:
-        program.save(whole, external_data=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        program.save(file.name, external_data=False)
     print(path)
     return 0

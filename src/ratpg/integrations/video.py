@@ -17,12 +17,14 @@ import tyro
 from ratpg.algorithms.checks import require
 from ratpg.cli import loading
 from ratpg.cli.arguments import parse
-from ratpg.integrations.output import destination, written_whole
+from ratpg.integrations.output import destination
 from ratpg.rl.envs import VecEnv, envpool, gymnasium
 from ratpg.rl.envs.options import BadOption, merge_options, parse_options
 from ratpg.rl.envs.vec_env import CannotDraw
 from ratpg.training.evaluate import evaluate
-from ratpg.training.trainer import load_policy
+from ratpg.training.files import written_whole
+from ratpg.training.logging import say
+from ratpg.training.saved_run import load_policy
 
 
 @contextmanager
@@ -84,12 +86,14 @@ class VideoArguments:
     env_options: tuple[str, ...] = ()
     """Options of the environment beside or instead of the run's, each name=value; such as width=320 height=240 of
     MuJoCo's pictures, which take less time to draw."""
+    trust_env: bool = False
+    """Let a run whose environment is MODULE:ID import that module: then code that the run folder names is run."""
 
 
 def video(arguments: list[str]) -> int:
     """Films an episode and prints where, and what it returned."""
     options = parse(VideoArguments, "video", arguments)
-    require("seed", options.seed, at_least=0)
+    require("seed", options.seed, at_least=0, at_most=2**63 - 1)
     path = destination(options.output or options.run_dir, "episode.mp4")
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"{path} is no name of an MP4 file: let it end in .mp4")
@@ -98,15 +102,23 @@ def video(arguments: list[str]) -> int:
             av = importlib.import_module("av")
     except Exception as error:  # whatever a broken package raises
         raise ValueError(f"filming needs av, which cannot be imported ({error}): pip install av") from error
-    policy, config = load_policy(options.run_dir)
+    policy, config = load_policy(options.run_dir, trust_env=options.trust_env)
     told, backend = parse_options(merge_options(config.env_options, options.env_options)), config.backend
     drawn = gymnasium.is_known(config.env) or config.env not in envpool.known_ids()
     if drawn:
         told, backend = gymnasium.drawing_options(config.env, told), "gymnasium"
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with without_window(), written_whole(path) as whole, film(whole, av) as add:
+        with without_window(), written_whole(path) as file, film(Path(file.name), av) as add:
             result = evaluate(
-                policy, config.env, episodes=1, seed=options.seed, backend=backend, options=told, watch=add
+                policy,
+                config.env,
+                episodes=1,
+                seed=options.seed,
+                backend=backend,
+                options=told,
+                watch=add,
+                warn=lambda line: say(f"ratpg: {line}", sys.stderr),
             )
     except BadOption as error:
         raise BadOption(f"{error} (it is filmed in Gymnasium, which has other options than EnvPool)") from error

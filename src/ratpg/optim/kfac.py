@@ -134,12 +134,35 @@ class KFAC:
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Takes the state over, on a device."""
+        """Takes the state over, on a device.
+
+        Raises:
+            ValueError: for a state that is not of one piece.
+        """
+        _require_whole(state)
         self._updates, self._counts = state["updates"], dict(state["counts"])
         self._averages, self._inverses, self._scales = (
             {key: tensor.to(device) for key, tensor in state[name].items()}
             for name in ("averages", "inverses", "scales")
         )
+
+
+def _require_whole(state: Mapping[str, Any]) -> None:
+    """Refuses a state whose parts do not belong together, which the next update would stumble over."""
+    averages, inverses, counts = state["averages"], state["inverses"], state["counts"]
+    tensors = [*averages.values(), *inverses.values(), *state["scales"].values()]
+    whole = (
+        all(isinstance(number, int) and number >= 0 for number in (state["updates"], *counts.values()))
+        and all(isinstance(tensor, Tensor) and tensor.ndim == 2 for tensor in tensors)
+        and averages.keys() == inverses.keys() == counts.keys()
+        and all(value.shape == inverses[key].shape == 2 * value.shape[:1] for key, value in averages.items())
+        and all(
+            value.shape == (len(averages[f"output {layer}"]), len(averages[f"input {layer}"]))
+            for layer, value in state["scales"].items()
+        )
+    )
+    if not whole:
+        raise ValueError("the state of K-FAC is not of one piece")
 
 
 def _name(factor: Factor) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import gymnasium as gym
 import tyro
 
 from ratpg.algorithms import CONFIGS
@@ -13,9 +14,13 @@ from ratpg.algorithms.checks import BadConfig, require
 from ratpg.rl.envs import Backend
 from ratpg.rl.envs.options import parse_options
 from ratpg.rl.networks.mlp import ACTIVATIONS, InitialWeights
-from ratpg.rl.spec import ActionBounds, Network
+from ratpg.rl.spec import ActionBounds, Network, PolicySpec
 
 C = TypeVar("C")
+WIDEST = 2**24
+"""The most units a layer may have; more do not fit into any machine's memory."""
+CONFIG = "config.json"
+"""The file that shows a run's config to people."""
 
 
 def _available_cores() -> int:
@@ -98,10 +103,12 @@ class TrainConfig(Generic[C]):
         for name in ("total_timesteps", "num_envs", "threads"):
             require(name, getattr(self, name), at_least=1)
         require("threads", self.threads, at_most=4096)
+        require("num_envs", self.num_envs, at_most=2**20)
+        require("num_steps", self.num_steps, at_most=2**50)
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), at_least=0, at_most=1)
         parse_options(self.env_options)
-        require("lstm", self.lstm, at_least=1)
+        require("lstm", self.lstm, at_least=1, at_most=WIDEST)
         require("initial_log_std", self.initial_log_std, at_least=-20, at_most=5)
         require("min_log_std", self.min_log_std, at_least=-20)
         if self.min_log_std is not None and self.min_log_std > self.initial_log_std:
@@ -113,6 +120,7 @@ class TrainConfig(Generic[C]):
             raise BadConfig(f"activation must be one of {', '.join(ACTIVATIONS)}, got '{self.activation}'")
         if not self.hidden or min(self.hidden) < 1:
             raise BadConfig(f"hidden must name at least one width >= 1, got {self.hidden}")
+        require("hidden", max(self.hidden), at_most=WIDEST)
         size = self.num_envs * self.num_steps
         for name, count in vars(self.algorithm).items():
             if self.shared and name.startswith("critic_"):  # of a critic with a network of its own
@@ -128,6 +136,21 @@ class TrainConfig(Generic[C]):
     @property
     def directory(self) -> Path:
         return self.run_dir or Path("runs") / f"{self.env}-{self.algo}-{self.preset}-s{self.seed}".replace("/", "_")
+
+    def policy_spec(self, observation_space: gym.Space, action_space: gym.Space) -> PolicySpec:
+        """The policy for an environment with these spaces."""
+        names = (
+            "action_bounds",
+            "hidden",
+            "activation",
+            "initial_log_std",
+            "initial_weights",
+            "shared",
+            "network",
+            "lstm",
+        )
+        options = {name: getattr(self, name) for name in names}
+        return PolicySpec.from_spaces(observation_space, action_space, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

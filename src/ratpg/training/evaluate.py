@@ -1,13 +1,17 @@
 """Deterministic evaluation of a policy."""
 
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from ratpg.algorithms.checks import require
 from ratpg.rl.envs import Backend, VecEnv, make_vec
+from ratpg.rl.envs.faults import closing_whatever
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.spec import OF_SPACES, PolicySpec
 from ratpg.training.global_generators import GlobalGenerators
@@ -31,24 +35,38 @@ def evaluate(
     *,
     episodes: int,
     seed: int,
+    num_envs: int | None = None,
     backend: Backend = "auto",
     threads: int = 1,
     options: Mapping[str, Any] | None = None,
     watch: Callable[[VecEnv], None] = lambda envs: None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Evaluation:
-    """Runs one episode in each of ``episodes`` environments, acting by the distribution's mode.
+    """Runs whole episodes, acting by the distribution's mode.
 
-    One episode an environment: taking the first to finish from fewer environments would favour short episodes.
-    ``watch`` is called with the environments at their start and after each step.
+    Each environment plays a share that is fixed before: taking the first to finish would favour short episodes.
+    Environments are seeded once, so that returns depend on how many there are.
+
+    Args:
+        policy: the policy.
+        env_id, backend, threads, options: of the environment, as for `make_vec`.
+        episodes: how many.
+        seed: of the environments.
+        num_envs: copies of the environment; as many as episodes unless given.
+        watch: called with the environments at their start and after each step.
+        warn: called with a line where the environments cannot be closed.
 
     Raises:
+        EnvironmentFailed: for whatever an environment raises.
         ValueError: for an environment with other observations or actions than the policy's, for episodes without an
             end, and for rewards that are not finite.
     """
+    require("num_envs", num_envs, at_least=1)
+    count = min(num_envs or episodes, episodes)
     with ExitStack() as stack:
         stack.enter_context(GlobalGenerators(seed).in_use())
-        envs = make_vec(env_id, episodes, seed=seed, backend=backend, num_threads=threads, options=options)
-        stack.enter_context(closing(envs))
+        envs = make_vec(env_id, count, seed=seed, backend=backend, num_threads=threads, options=options)
+        stack.enter_context(closing_whatever(envs, warn))
         found = PolicySpec.from_spaces(envs.observation_space, envs.action_space).differences(policy.spec)
         for name in OF_SPACES:
             if name in found:
@@ -56,21 +74,33 @@ def evaluate(
                     f"the policy was trained with {name} {getattr(policy.spec, name)}, and {env_id} with these options "
                     f"has {found[name]}"
                 )
-        returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
-        memory = policy.new_memory(episodes)
         watch(envs)
-        for _ in range(LONGEST):
-            reward, _, _ = envs.step(policy.act(envs.observation, memory))
-            watch(envs)
-            returns += np.where(running, reward, 0.0)
-            running &= ~envs.done
-            if not running.any():
-                break
-        else:
-            raise ValueError(
-                f"{running.sum()} of {episodes} episodes of {env_id} have not ended after {LONGEST} steps: give it a "
-                "time limit, as in --env-options max_episode_steps=1000"
-            )
+        returns = _returns(policy, envs, env_id, episodes, watch)
     if not np.isfinite(returns).all():
         raise ValueError(f"{env_id} paid rewards that are not finite: returns are {returns.tolist()}")
     return Evaluation(float(returns.mean()), float(returns.std()), returns.tolist())
+
+
+def _returns(
+    policy: ActorCritic, envs: VecEnv, env_id: str, episodes: int, watch: Callable[[VecEnv], None]
+) -> np.ndarray:
+    """Of so many episodes, in the order of the environments' first ones, then of their second ones, and so on."""
+    count = envs.num_envs
+    returns, steps = np.zeros(episodes), np.zeros(count, dtype=np.int64)
+    playing = np.arange(count)  # the episode that each environment plays
+    memory = policy.new_memory(count)
+    while (running := playing < episodes).any():
+        if (endless := running & (steps >= LONGEST)).any():
+            raise ValueError(
+                f"{endless.sum()} of {episodes} episodes of {env_id} have not ended after {LONGEST} steps: give it a "
+                "time limit, as in --env-options max_episode_steps=1000"
+            )
+        resets = envs.done  # this step of theirs brings the first observation of an episode
+        reward, _, _ = envs.step(policy.act(envs.observation, memory))
+        if memory is not None:
+            memory.actor[torch.from_numpy(resets)] = 0.0
+        watch(envs)
+        returns[playing[running]] += reward[running]
+        steps = np.where(resets, 0, steps + 1)
+        playing = np.where(envs.done, playing + count, playing)
+    return returns

@@ -21,7 +21,7 @@ class EventWriter:
 
     def __init__(self, directory: Path, purge_step: int):
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter((directory / name).open("wb"))
+        self._records = RecordWriter((directory / name).open("xb"))  # a file of its own, and no link
         self._append(Event(file_version="brain.Event:2"))
         self._append(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 

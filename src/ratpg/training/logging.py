@@ -4,7 +4,8 @@ import contextlib
 import csv
 import os
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ratpg.training.events import EventWriter
+from ratpg.training.files import written_whole
 
 METRICS = "metrics.csv"
 PLAIN_INTERVAL = 10.0
@@ -25,20 +27,30 @@ class MetricsWriter:
         directory: the run's folder.
         keep_until: where a run is resumed, the last timestep whose rows stay; later ones, and a row cut off by a
             kill, are work that was lost and is done again.
+        every: timesteps from one row to the next, where a run is resumed; rows that then lack are told of.
+        warn: called with a line on rows that lack.
+
+    Raises:
+        ValueError: where the file is damaged.
     """
 
-    def __init__(self, directory: Path, keep_until: int = 0):
+    def __init__(
+        self,
+        directory: Path,
+        keep_until: int = 0,
+        every: int | None = None,
+        warn: Callable[[str], None] = warnings.warn,
+    ):
         self._path = directory / METRICS
         kept = _rows_until(self._path, keep_until) if keep_until else []  # header and rows
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        if every:
+            _tell_of_gaps(self._path, {int(row[0]) for row in kept[1:]}, range(every, keep_until + 1, every), warn)
+        with written_whole(self._path, sole=True) as file:
+            self._file = os.fdopen(os.dup(file.fileno()), "a", newline="")  # the same file once it has its name
+            self._writer = csv.writer(self._file)
+            self._writer.writerows(kept)
+            self._file.flush()
         self._columns = kept[0] if kept else []
-        self._file = self._path.open("a", newline="")
-        self._writer = csv.writer(self._file)
         self._events = EventWriter(directory, purge_step=keep_until + 1)
 
     def write(self, row: dict[str, float]) -> None:
@@ -62,12 +74,40 @@ class MetricsWriter:
 
 
 def _rows_until(path: Path, timesteps: int) -> list[list[str]]:
+    """The header and the whole rows up to a timestep; a last one that was cut off is none."""
     if not path.is_file():
         return []
     with _legible(path), path.open(newline="") as file:
-        rows = list(csv.reader(file))
-        whole = [row for row in rows[1:] if len(row) == len(rows[0]) and all(row)]
-        return rows[:1] + [row for row in whole if int(row[0]) <= timesteps]
+        header, *rows = list(csv.reader(file)) or [["timesteps"]]
+        if header[0] != "timesteps":
+            raise ValueError("its first line does not name the columns")
+        if rows and not _is_whole(rows[-1], header):
+            rows.pop()
+        if cut := [row for row in rows if not _is_whole(row, header)]:
+            raise ValueError(f"{','.join(cut[0])[:40]!r} is no row of it")
+        kept = [row for row in rows if int(row[0]) <= timesteps]
+        steps = [int(row[0]) for row in kept]
+        if steps != sorted(set(steps)):
+            raise ValueError("its rows are not in order")
+        return [header, *kept] if kept else []
+
+
+def _is_whole(row: list[str], header: list[str]) -> bool:
+    return len(row) == len(header) and all(row)
+
+
+def _tell_of_gaps(path: Path, found: set[int], wanted: range, warn: Callable[[str], None]) -> None:
+    """Warns of rows that the run wrote and the file lacks; refuses those that the run did not write."""
+    lost, strange = sorted(set(wanted) - found), sorted(found - set(wanted))
+    with _legible(path):
+        if strange:
+            raise ValueError(f"the run has written no row at {strange[0]} timesteps")
+    if lost:
+        what = f"lacks {len(lost)} of {len(wanted)} rows, the first at {lost[0]} timesteps" if found else "is gone"
+        warn(
+            f"{path} {what}: the training goes on where its checkpoint is, and learning curves have a gap; if you have "
+            "a whole copy, stop, put it back and resume"
+        )
 
 
 def read_metrics(directory: Path) -> dict[str, list[float]]:
@@ -82,7 +122,10 @@ def read_metrics(directory: Path) -> dict[str, list[float]]:
         raise FileNotFoundError(f"no {METRICS} in {directory}: is it the folder of a run?")
     with _legible(path), path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row.values())]  # without one cut off by a kill
-        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+        columns = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+        if lacking := [name for name in ("timesteps", "episode_return_mean") if rows and name not in columns]:
+            raise ValueError(f"it has no column {' and no column '.join(lacking)}")
+        return columns
 
 
 @contextlib.contextmanager

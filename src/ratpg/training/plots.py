@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ import matplotlib
 import numpy as np
 from scipy import stats
 
+from ratpg.training.config import CONFIG
+from ratpg.training.fields import matches
+from ratpg.training.files import written_whole
 from ratpg.training.logging import read_metrics
 
 matplotlib.use("Agg")
@@ -55,7 +59,7 @@ def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
     """
     if output.suffix in (".pdf", ".jpg", ".jpeg", ".eps"):
         raise ValueError(f"figures are written as PNG and SVG, got {output.name}")
-    runs = {directory.resolve(): directory for directory in directories}  # each once
+    runs = {os.path.realpath(directory): directory for directory in directories}  # each once
     curves = [learning_curve(directory) for directory in runs.values()]
     configs = [_config(directory) for directory in runs.values()]
     groups: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
@@ -66,12 +70,17 @@ def plot_runs(directories: Sequence[Path], output: Path) -> list[Path]:
 
 def _config(directory: Path) -> dict[str, Any]:
     """A run's settings, flat."""
-    path = directory / "config.json"
+    path = directory / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"no {CONFIG} in {directory}: is it the folder of a run?")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         algorithm = config.pop("algorithm", {})
-        return config | algorithm | {name: config[name] for name in ("env", "algo", "preset")}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        named = {name: config[name] for name in ("env", "algo", "preset")}
+        if not all(matches(value, str) for value in named.values()):
+            raise TypeError
+        return config | algorithm | named
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not that of a run") from error
 
 
@@ -109,7 +118,8 @@ def plot_curves(
     stem = output.stem if output.suffix in (".png", ".svg") else output.name
     written = [output.with_name(stem + suffix) for suffix in suffixes]
     for path in written:
-        figure.savefig(path, dpi={1: 150, 2: 100}.get(lines, 80))
+        with written_whole(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi={1: 150, 2: 100}.get(lines, 80))
     plt.close(figure)
     return written
 

@@ -41,15 +41,23 @@ def snapshot(env: gym.Env) -> dict[str, Any] | None:
 
 
 def restore(env: gym.Env, state: dict[str, Any]) -> None:
-    """Puts the environment into the state that `snapshot` returned."""
+    """Puts the environment into the state that `snapshot` returned.
+
+    Raises:
+        ValueError, KeyError: for the state of another environment.
+    """
     layers, core = _layers(env)
     if _is_mujoco(core):
         for name, destination in _mujoco_arrays(core.data):
             destination[...] = state["simulator"][name].numpy()
         core.data.time = float(state["simulator"]["time"])
     for layer, attributes in zip(layers, state["layers"], strict=True):
+        if strange := [name for name in attributes if name not in vars(layer) and hasattr(type(layer), name)]:
+            raise ValueError(f"the state of {type(layer).__name__} has no {', '.join(strange)}")  # but a method
         for name, value in attributes.items():
             array = isinstance(value, torch.Tensor)
+            if isinstance(vars(layer).get(name), int | float) and not isinstance(value, int | float | None):
+                raise ValueError(f"{name} of {type(layer).__name__} is a number")
             setattr(layer, name, value.numpy().copy() if array else value)
     core.np_random.bit_generator.state = state["generator"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ratpg.rl.envs.envpool_options import check_options
 from ratpg.rl.envs.flatten import flat_rows, flat_space
 from ratpg.rl.envs.vec_env import Backend, CannotDraw, UnsupportedSpace, VecEnv
 
@@ -28,13 +29,6 @@ other threads, and other programs, have."""
 ENLARGED = 4
 """By how much images are enlarged, so that they can be watched."""
 
-OWN = dict.fromkeys(("num_envs", "seed", "num_threads"), "a setting of the run, not of the environment")
-OWN |= dict.fromkeys(("task", "env_name", "distribution_mode"), "what the environment's id says: choose another id")
-OWN |= {"batch_size": "for environments that are stepped in any order"}
-"""Options of EnvPool that are not for the user -> what they are."""
-COUNTS = ("stack_num", "frame_stack", "frame_skip", "img_height", "img_width", "max_episode_steps")
-"""Options of which there must be one at least; others that count from zero must not be negative."""
-
 
 def _come_last() -> None:
     """Of threads that want a core, the calling one and those that it starts from now on come last; on Linux.
@@ -47,26 +41,6 @@ def _come_last() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with contextlib.suppress(OSError):
             os.nice(NICENESS)  # which on Linux is a thread's own
-
-
-def _check(env_id: str, options: Mapping[str, Any]) -> None:
-    """Refuses what EnvPool would not, or would answer by ending the process.
-
-    Raises:
-        TypeError: naming the option.
-    """
-    defaults = envpool.make_spec(env_id).config._asdict()
-    for name, value in options.items():
-        if name in OWN:
-            raise TypeError(f"{name} is {OWN[name]}")
-        if name not in defaults:
-            raise TypeError(f"it has no option {name}")
-        default, kind = defaults[name], type(defaults[name])
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise TypeError(f"{name} must be {kind.__name__}, as its default {default} is")
-        least = 1 if name in COUNTS else 0
-        if kind is int and default >= least > value:
-            raise TypeError(f"{name} must be at least {least}")
 
 
 def known_ids() -> list[str]:
@@ -87,7 +61,7 @@ class EnvPoolEnv(VecEnv):
     def __init__(self, env_id: str, num_envs: int, seed: int, num_threads: int, options: Mapping[str, Any]):
         options = dict(options)
         if options:
-            _check(env_id, options)
+            check_options(env_id, options, envpool.make_spec(env_id).config._asdict())
         players = envpool.make_spec(env_id).config.max_num_players
         if players > 1:
             raise UnsupportedSpace(f"{env_id} has {players} players: a policy here is one alone")

@@ -124,8 +124,9 @@ class GymnasiumEnv(VecEnv):
         return picture
 
     def close(self) -> None:
-        for env in self._envs:
-            env.close()
+        with contextlib.ExitStack() as stack:  # all of them, also where one fails
+            for env in self._envs:
+                stack.callback(env.close)
 
     def state_dict(self) -> dict[str, Any] | None:
         states = [snapshot(env) for env in self._envs]

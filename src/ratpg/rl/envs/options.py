@@ -26,6 +26,8 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
             parsed[name] = json.loads(value)
         except json.JSONDecodeError:
             parsed[name] = value
+        except (RecursionError, ValueError) as error:  # more levels, or more digits, than JSON is read with
+            raise BadOption(f"option '{name}' of the environment is too long or too deep to be read") from error
     return parsed
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ratpg.rl.envs.faults import EnvironmentFailed, described
 from ratpg.rl.envs.options import BadOption
 from ratpg.rl.envs.stagger import Stagger
 
@@ -96,8 +97,15 @@ class VecEnv(ABC):
         return reward, terminated, truncated
 
     def receive(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Waits for the step that `send` began; returns the group's (reward, terminated, truncated)."""
-        self.observations[group], reward, terminated, truncated = self._receive(group)
+        """Waits for the step that `send` began; returns the group's (reward, terminated, truncated).
+
+        Raises:
+            EnvironmentFailed: for whatever an environment raises.
+        """
+        try:
+            self.observations[group], reward, terminated, truncated = self._receive(group)
+        except (Exception, SystemExit) as error:  # whatever an environment raises
+            raise EnvironmentFailed(f"the environment failed: {described(error)}") from error
         if self._staggers:
             self.cuts[group] = self._staggers[group].cut(terminated | truncated)
             if self.cuts[group].any():
@@ -181,6 +189,7 @@ def make_vec(
         UnknownEnvironment: naming the ids that look most like it, or what is missing on this machine.
         UnsupportedSpace: for observations that no policy here handles.
         BadOption: for an option that the environment does not have.
+        EnvironmentFailed: for whatever else an environment raises as it is made.
     """
     with warnings.catch_warnings():
         # Gymnasium notices that v4 environments are old (a study of v4 wants v4) and that bounds are float32.
@@ -193,11 +202,13 @@ def _make(
 ) -> VecEnv:
     try:
         return _make_known(env_id, num_envs, seed, backend, num_threads, options)
-    except Exception as error:  # whatever makers raise for arguments that they cannot take
-        if not options or isinstance(error, UnknownEnvironment | UnsupportedSpace | BadOption):
+    except Exception as error:  # whatever an environment raises as it is made and reset
+        if isinstance(error, UnknownEnvironment | UnsupportedSpace | BadOption | MemoryError):
             raise
-        told, reason = ", ".join(f"{name}={value}" for name, value in options.items()), str(error).split("\n")[0]
-        raise BadOption(f"environment '{env_id}' cannot be made with options {told}: {reason}") from error
+        if not options:
+            raise EnvironmentFailed(f"environment '{env_id}' cannot be made: {described(error)}") from error
+        told = ", ".join(f"{name}={value}" for name, value in options.items())
+        raise BadOption(f"environment '{env_id}' cannot be made with options {told}: {described(error)}") from error
 
 
 def _make_known(
