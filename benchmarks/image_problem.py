@@ -31,7 +31,7 @@ class ImageProblem:
         self.advantages = torch.randn(batch)
         self.weights = torch.rand(batch) + 0.5
         self.old_log_prob = torch.full((batch,), 1 / ACTIONS).log()
-        self.transform = AdvantageTransform(self.actor, DAMPING)
+        self.transform = AdvantageTransform(self.actor, DAMPING, verify="first")
         self.adam = torch.optim.Adam(self.actor.parameters(), lr=0.0, fused=True)  # times a step, stays in place
 
     def _log_prob(self) -> Tensor:

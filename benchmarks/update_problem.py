@@ -41,7 +41,7 @@ class Problem:
         with torch.no_grad():
             self.old_log_prob = self._log_prob() - self.weights.log()
             self.old_distribution = self.actor(self.observations).detach()
-        self.transform = AdvantageTransform(self.actor, DAMPING)
+        self.transform = AdvantageTransform(self.actor, DAMPING, verify="first")
         self.adam = torch.optim.Adam(self.actor.parameters(), lr=0.0, fused=True)  # times a step, stays in place
 
     def _log_prob(self) -> Tensor:

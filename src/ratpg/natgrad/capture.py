@@ -163,6 +163,7 @@ class Recorder:
         seen = {name for name, *_ in self.expansions}
         for call in self.calls:
             seen.update(self._trainable_of[id(call.module)].values())
+        seen -= self._refused
         entries = sum(parameter.numel() for name, parameter in self.parameters.items() if name not in seen)
         return bytes_of(log_prob) * entries > ROWS_BYTES or bytes_of(*(call.inputs for call in self.calls)) > HELD_BYTES
 

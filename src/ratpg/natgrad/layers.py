@@ -48,7 +48,7 @@ def _linear(layer: Layer) -> list[Factor]:
         if rows == 0 or rows % layer.samples:
             return []
         # [B, ..., d] or [B * T, d] -> [B, T, d]; a layout where samples are not the slowest dimension is
-        # caught by the check against autograd that every new structure goes through (`capture`).
+        # caught by the comparison with autograd (`verifier`).
         inputs.append(call_inputs.reshape(layer.samples, -1, call_inputs.shape[-1]))
         gradients.append(call_gradients.reshape(layer.samples, -1, call_gradients.shape[-1]))
     # A module that ran more than once sums its scores before they are contracted: its calls are more tokens.
