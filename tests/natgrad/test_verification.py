@@ -393,7 +393,7 @@ def test_how_often_is_compared(verify: str, expected: int, monkeypatch: pytest.M
         with transform.record():
             log_prob = case.log_prob()
         transform(log_prob, torch.ones_like(log_prob))
-    assert len(compared) == expected
+    assert len(compared) == expected  # the first probe agrees
 
 
 def test_a_first_pass_that_shows_nothing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,14 +434,49 @@ def test_a_sketch_notices_an_error_as_small_as_the_tolerance(width: int) -> None
     assert verifier.disagreeing(log_prob, v, shares, (), {}) == {"weight"}
 
 
-def test_a_probe_gives_all_samples_one_weight_by_powers_of_two() -> None:
+def test_a_probe_gives_all_samples_one_weight_and_no_two_the_same() -> None:
     verifier = Verifier({}, "always")
     norms = torch.tensor([1e5, 1.0, 3e-4, 0.0, 2.0])
-    first, second = verifier.probe(norms), verifier.probe(norms)
+    first, second, exact = verifier.probe(norms), verifier.probe(norms), verifier.probe(norms, exact=True)
     assert not torch.equal(first, second)
-    assert torch.equal(first.abs().log2(), first.abs().log2().round())
-    weights = (first * norms)[norms > 0].abs()
-    assert weights.min() >= 1 / 12 and weights.max() <= 12
+    assert len(set((verifier.probe(torch.ones(1000))).tolist())) == 1000
+    assert torch.equal(exact.abs().log2(), exact.abs().log2().round())
+    for v in (first, exact):
+        weights = (v * norms)[norms > 0].abs()
+        assert weights.min() >= 1 / 12 and weights.max() <= 12
+
+
+def test_two_samples_that_depend_on_each_other_are_never_taken_for_themselves() -> None:
+    for turn in range(60):
+        net = nn.Linear(3, 2).double()
+        transform = AdvantageTransform(net)
+        transform._recorder.verifier._turn = turn
+        x = torch.randn(2, 3, generator=torch.Generator().manual_seed(turn), dtype=torch.float64)
+
+        def centred(x: Tensor, net: nn.Module = net) -> Tensor:
+            h = net(x)
+            return -(h - h.mean(0) - torch.arange(2.0)[:, None]).square().sum(1)
+
+        assert _gram_error(transform, Case(net, (x,), centred), x) <= 1e-10
+
+
+def test_scores_that_are_rounding_noise_keep_their_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The gradients of two terms cancel but for their rounding, which only powers of two leave as it is.
+    compared = []
+    disagreeing = Verifier.disagreeing
+    monkeypatch.setattr(Verifier, "disagreeing", lambda *given: compared.append(disagreeing(*given)) or compared[-1])
+    torch.manual_seed(0)
+    net, x = nn.Linear(8, 4), torch.randn(256, 8)
+    one, other = torch.rand(2, 256, 4).unbind()
+    other[1:] = one[1:] * (1 - 3e-7)
+    transform = AdvantageTransform(net)
+    for _ in range(4):
+        with transform.record():
+            h = net(x)
+            log_prob = (one * h - other * h).sum(1)
+        transform(log_prob, torch.randn(256))
+        assert {layer.factor for layer in transform.plan().layers} == {"outer product"}
+    assert any(compared) and len(compared) > 8
 
 
 # --- leaves and checkpoints -------------------------------------------------------------------------------------------

@@ -199,25 +199,39 @@ class Recorder:
         if not verifier.is_due(log_prob):
             return True
         assert self._graph is not None
-        graph, shares = self._graph[1], dict[str, Share]()
-        if factors is None:
-            assert norms is not None
-            v = verifier.probe(norms)
+        graph, found = self._graph[1], [factor.norms() for factor in factors or ()]
+        if norms is None:
+            norms = torch.stack([norm for each in found for norm in each.values()]).norm(dim=0)
+        in_front = all(len(call.inputs) == len(norms) for call in self.calls if call.edge.node in graph.nodes)
+        suspects: frozenset[str] | None = None
+        for v in verifier.probes(norms):
+            shares: dict[str, Share] = {}
 
-            def look(factor: Factor) -> None:
+            def look(factor: Factor, v: Tensor = v, shares: dict[str, Share] = shares) -> None:
                 shares.update(verifier.shares_of(factor, factor.norms(), v, graph.rounding))
 
-            with torch.enable_grad():
-                self.visit(log_prob, look, fast_alone=True)
+            if factors is None:
+                with torch.enable_grad():
+                    self.visit(log_prob, look, fast_alone=True)
+            else:
+                for factor, each in zip(factors, found, strict=True):
+                    shares |= verifier.shares_of(factor, each, v, graph.rounding)
+            wrong = verifier.disagreeing(log_prob, v, shares, self._by_rows, graph.rounding, in_front)
+            if suspects is None:
+                suspects = wrong
+                if not suspects:
+                    return True
+            elif wrong & suspects:
+                break
         else:
-            found = [factor.norms() for factor in factors]
-            v = verifier.probe(torch.stack([n for each in found for n in each.values()]).norm(dim=0))
-            for factor, each in zip(factors, found, strict=True):
-                shares |= verifier.shares_of(factor, each, v, graph.rounding)
-        in_front = all(len(call.inputs) == len(v) for call in self.calls if call.edge.node in graph.nodes)
-        wrong = verifier.disagreeing(log_prob, v, shares, self._by_rows, graph.rounding, in_front)
-        self._refused |= wrong
-        return not wrong
+            return True  # the scores are so small that the first probe met their rounding alone
+        for name in wrong & suspects & self._by_rows:
+            raise CaptureError(
+                f"the gradient of '{name}' is not linear in that of log_prob: remove the hooks that do more to "
+                "gradients than multiply them by a number"
+            )
+        self._refused |= wrong & suspects
+        return False
 
     def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool = False) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
