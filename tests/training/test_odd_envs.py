@@ -11,7 +11,8 @@ from gymnasium import spaces
 import odd_envs  # noqa: F401  registers them
 from ratpg.rl.envs import make_vec
 from ratpg.rl.envs.gymnasium import GymnasiumEnv
-from ratpg.rl.envs.vec_env import BadStep, UnsupportedSpace
+from ratpg.rl.envs.faults import EnvironmentFailed
+from ratpg.rl.envs.vec_env import UnsupportedSpace
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.spec import PolicySpec
 from ratpg.training.evaluate import evaluate
@@ -88,7 +89,7 @@ def test_a_reward_may_be_one_number_of_any_form(form: str) -> None:
 )
 def test_another_reward_is_refused(form: str, told: str, tmp_path: Path) -> None:
     trainer = Trainer.start(short_config("OddPays-v0", tmp_path, env_options=(f"form={form}",)))
-    with pytest.raises(BadStep, match=f"reward must be one number, got .*{told}"):
+    with pytest.raises(EnvironmentFailed, match=f"reward must be one number, got .*{told}"):
         trainer.run()
 
 
