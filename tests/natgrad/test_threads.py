@@ -63,6 +63,31 @@ def test_two_threads_cannot_record_at_once() -> None:
     assert len(errors) == 1
 
 
+def test_threads_that_record_and_step_are_right_or_told_so() -> None:
+    net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    transform, found = AdvantageTransform(net), list[float | str]()
+
+    def work() -> None:
+        for _ in range(20):
+            x = torch.randn(64, 3, dtype=torch.float64)
+            try:
+                with transform.record():
+                    log_prob = -net(x).square().sum(1)
+                step = transform(log_prob, torch.ones_like(log_prob))
+            except CaptureError as error:
+                found.append(str(error))
+            else:
+                gradients = torch.autograd.grad((log_prob * step.advantage).mean(), list(net.parameters()))
+                pairs = zip(gradients, step.direction.values(), strict=True)
+                found.append(max(float((g - direction).abs().max()) for g, direction in pairs))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work) for _ in range(2)]:
+            done.result()
+    assert max(error for error in found if isinstance(error, float)) <= 1e-10
+    assert len(found) == 40
+
+
 @pytest.mark.parametrize("first_in_is_first_out", [True, False])
 def test_precision_is_put_back_whatever_the_order(first_in_is_first_out: bool) -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision

@@ -272,6 +272,24 @@ def test_a_forward_of_an_instance() -> None:
     assert _gram_error(AdvantageTransform(net), Case(net, (x,), lambda x: net(x).sin().sum(1)), x) <= 1e-10
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_forward_that_is_replaced_later(inside: bool) -> None:
+    net, x = nn.Linear(3, 2).double(), torch.randn(B, 3, dtype=torch.float64)
+    transform = AdvantageTransform(net)
+
+    def replace() -> None:
+        net.forward = lambda x: F.linear(x, net.weight.sin())  # type: ignore[method-assign]
+
+    with transform.record():
+        if inside:
+            replace()
+        log_prob = net(x).square().sum(1) + net.bias.sin().sum()
+    replace()
+    transform(log_prob, torch.ones_like(log_prob))
+    h = dense.score_matrix(log_prob, list(net.parameters()))
+    assert relative_error(transform.gram(), h @ h.T) <= 1e-10
+
+
 def test_a_hook_that_a_parameter_gets_later() -> None:
     net, x = nn.Linear(3, 2).double(), torch.randn(B, 3, dtype=torch.float64)
     transform, y = AdvantageTransform(net), torch.randn(B, dtype=torch.float64)
@@ -323,6 +341,42 @@ def test_samples_beside_one_of_a_large_score() -> None:
     transform(log_prob, torch.ones(8))
     h = dense.score_matrix(log_prob, list(net.parameters())).double()
     assert relative_error(transform.gram()[1:, 1:].double(), h[1:] @ h[1:].T) <= 1e-4
+
+
+def test_tokens_that_cancel() -> None:
+    # The row is a hundredth of the terms that it sums up, which is what rounding is in proportion to.
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 4, bias=False), torch.randn(16, 8, 4) + 100
+    transform = AdvantageTransform(net)
+    with transform.record():
+        h = net(x)
+        h = h - h.mean(1, keepdim=True)
+        log_prob = -(h + 0.3 * h.mean(0) - torch.randn_like(h)).square().sum((1, 2))
+    transform(log_prob, torch.ones(16))
+    h = dense.score_matrix(log_prob, list(net.parameters())).double()
+    assert relative_error(transform.gram().double(), h @ h.T) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["nearly certain samples", "tiny scores", "a score of zero"])
+def test_float16_has_room_for_the_probe(kind: str) -> None:
+    torch.manual_seed(0)
+    bias = kind != "a score of zero"
+    x, net = torch.randn(16, 4), nn.Sequential(nn.Linear(4, 8, bias=bias), nn.ReLU(), nn.Linear(8, 3, bias=bias))
+    shift, scale = torch.zeros(16, 1), 1.0
+    if kind == "nearly certain samples":
+        shift[4:] = 15.0
+    elif kind == "tiny scores":
+        scale = 1e-3
+    else:
+        x[3] = 0.0
+    transform = AdvantageTransform(net)
+    with transform.record():
+        with torch.autocast("cpu", dtype=torch.float16):
+            h = net(x)
+        log_prob = scale * (h.float() + shift * torch.tensor([1.0, 0.0, 0.0])).log_softmax(-1)[:, 0]
+    transform(log_prob, torch.ones(16))
+    h = dense.score_matrix(log_prob, list(net.parameters()))
+    assert relative_error(transform.gram(), h @ h.T) <= 2e-2
 
 
 def test_layers_beside_one_in_half_precision() -> None:

@@ -10,8 +10,8 @@ from gymnasium import spaces
 
 import odd_envs  # noqa: F401  registers them
 from ratpg.rl.envs import make_vec
-from ratpg.rl.envs.gymnasium import GymnasiumEnv
 from ratpg.rl.envs.faults import EnvironmentFailed
+from ratpg.rl.envs.gymnasium import GymnasiumEnv
 from ratpg.rl.envs.vec_env import UnsupportedSpace
 from ratpg.rl.policy import ActorCritic
 from ratpg.rl.spec import PolicySpec

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -86,6 +86,7 @@ class Recorder:
         self._begin()
 
     def _begin(self) -> None:
+        self.lock = RLock()  # threads take turns: a recording is one product's at a time
         self.calls: list[Call] = []
         self._entered, self._reading = False, False
         self._thread: int | None = None  # that records
@@ -136,8 +137,9 @@ class Recorder:
             raise CaptureError("another thread is recording: give each thread a transform of its own")
         if not self._name_of:  # a copy
             self._identify()
-        self.release()
-        self._entered, self._thread = True, thread
+        with self.lock:  # a product of another thread ends first
+            self.release()
+            self._entered, self._thread = True, thread
         handles = []
         try:
             for module in self.modules.values():
@@ -155,8 +157,9 @@ class Recorder:
 
     def release(self) -> None:
         """Lets go of what was recorded, and so of the graph behind it."""
-        self.calls, self.expansions, self._graph = [], [], None
-        self._entered = False
+        with self.lock:
+            self.calls, self.expansions, self._graph = [], [], None
+            self._entered = False
 
     def is_large(self, log_prob: Tensor) -> bool:
         """Whether the layers' inputs, or the rows of what has no fast factor, are more than should be held at once."""
@@ -204,7 +207,7 @@ class Recorder:
             norms = torch.stack([norm for each in found for norm in each.values()]).norm(dim=0)
         in_front = all(len(call.inputs) == len(norms) for call in self.calls if call.edge.node in graph.nodes)
         suspects: frozenset[str] | None = None
-        for v in verifier.probes(norms):
+        for v in verifier.probes(norms, graph.rounding):
             shares: dict[str, Share] = {}
 
             def look(factor: Factor, v: Tensor = v, shares: dict[str, Share] = shares) -> None:

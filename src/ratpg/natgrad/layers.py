@@ -129,4 +129,4 @@ def build_factors(layer: Layer) -> list[Factor]:
     empty."""
     if any(parameter is not None and not parameter.numel() for parameter in layer.calls[0].module._parameters.values()):
         return []
-    return BUILDERS[layer.calls[0].module.forward.__func__](layer)
+    return BUILDERS[type(layer.calls[0].module).forward](layer)

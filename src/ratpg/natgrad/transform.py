@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import RLock
 from typing import Any
 
 import torch
@@ -121,11 +120,10 @@ class AdvantageTransform:
         # What `gram` and `plan` ask of the last call.
         self._last: tuple[Callable[[], Tensor], Scores] | None = None
         self._workspace = Workspace()
-        self._lock = RLock()  # threads take turns: a recording and a workspace are one call's at a time
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was recorded last, of which a copy has nothing."""
-        return {name: value for name, value in vars(self).items() if name not in ("_last", "_workspace", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_last", "_workspace")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -148,10 +146,13 @@ class AdvantageTransform:
     def gram(self) -> Tensor:
         """``K = HHᵀ [B, B]`` of what was recorded and handed to the last call, whose inputs must still be as they were.
 
+        After `solve`, and where factors are not held, it is taken out of the weighted system again: then the entries of
+        a sample whose weight is ``w`` times the largest have ``1/w`` times the rounding error.
+
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        with self._lock, full_precision():
+        with self._recorder.lock, full_precision():
             return self._of_last()[0]()
 
     def plan(self) -> Plan:
@@ -162,7 +163,7 @@ class AdvantageTransform:
         Raises:
             CaptureError: where no call followed the last recording.
         """
-        with self._lock:
+        with self._recorder.lock:
             return self._of_last()[1].plan()
 
     def _of_last(self) -> tuple[Callable[[], Tensor], Scores]:
@@ -209,7 +210,7 @@ class AdvantageTransform:
         if not whole and reference is not None:
             raise ValueError("a reference needs the curvature of all rows")
         carried = self._carried(previous, y.dtype) if previous is not None and decay else None
-        with self._lock, full_precision():
+        with self._recorder.lock, full_precision():
             self._last, agreed = None, False
             while not agreed:  # with what differs from autograd on the slow path: once more, if at all
                 held = None if whole and self._recorder.is_large(log_prob) else self._held(log_prob)
@@ -281,7 +282,7 @@ class AdvantageTransform:
             raise ValueError("the advantage alone needs the curvature of all rows: take a step's")
         root = self._root(log_prob, targets[:, 0], weights)
         scores = PassingScores(self._recorder, log_prob)
-        with self._lock, full_precision():
+        with self._recorder.lock, full_precision():
             self._last, agreed = None, False
             while not agreed:
                 system, _ = scores.products(root, None, self._workspace)

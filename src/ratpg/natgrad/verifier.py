@@ -67,8 +67,16 @@ class Verifier:
             raise NotFinite("log_prob is not finite: look for NaN or infinity in the network or its inputs")
         return True
 
-    def probes(self, norms: Tensor) -> Iterator[Tensor]:
-        """What has to be tried until one pass is judged: a `probe`, and where that disagrees `EXACT` exact ones."""
+    def probes(self, norms: Tensor, rounding: Mapping[str, float]) -> Iterator[Tensor]:
+        """What has to be tried until one pass is judged: a `probe`, and where that disagrees `EXACT` exact ones.
+
+        Args:
+            norms: about those of the scores, ``[B]``.
+            rounding: of each parameter, see `Share`.
+        """
+        if torch.finfo(torch.float16).eps in rounding.values():  # which has no room for probes of all magnitudes
+            greatest = norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
+            norms = (norms / greatest).clamp(min=0.1)
         yield self.probe(norms)
         for _ in range(EXACT):
             yield self.probe(norms, exact=True)
@@ -197,6 +205,6 @@ class Verifier:
 def tolerance(rounding: float) -> float:
     """Relative error of a share that rounding alone may make.
 
-    In half precision autograd itself was seen to be six roundings off; the root would be up to nine percent.
+    Seen were up to 17 roundings in single and double precision, over the table of cases, and 6 in half.
     """
-    return min(rounding**0.5, max(1e-3, 8 * rounding))
+    return (8 if rounding > 1e-4 else 256) * rounding
