@@ -504,7 +504,7 @@ def test_two_samples_that_depend_on_each_other_are_never_taken_for_themselves() 
     for turn in range(60):
         net = nn.Linear(3, 2).double()
         transform = AdvantageTransform(net)
-        transform._recorder.verifier._turn = turn
+        transform._recorder.verifier._generator.manual_seed(turn)
         x = torch.randn(2, 3, generator=torch.Generator().manual_seed(turn), dtype=torch.float64)
 
         def centred(x: Tensor, net: nn.Module = net) -> Tensor:

@@ -27,7 +27,7 @@ from ratpg.natgrad.layers import PerSampleParameter, build_factors, has_factor
 from ratpg.natgrad.parts import named_parts
 from ratpg.natgrad.precision import full_precision
 from ratpg.natgrad.refusal import refuse_modules
-from ratpg.natgrad.verifier import Share, Verifier, Verify
+from ratpg.natgrad.verifier import Look, Verifier, Verify, are_alike
 
 HELD_BYTES = 64 * 2**20
 """Where the inputs of the layers take more than this, in bytes, as those of convolutions do, no more than one layer's
@@ -182,44 +182,63 @@ class Recorder:
         while True:
             found: list[Factor] = []
             self.visit(log_prob, found.append)
-            if self.agrees(log_prob, found):
+            if self.agrees(log_prob, factors=found):
                 return found
 
-    def agrees(self, log_prob: Tensor, factors: Sequence[Factor] | None, norms: Tensor | None = None) -> bool:
+    def look_at(self, log_prob: Tensor, v: Tensor | None = None) -> Look | None:
+        """Takes in factors while they are there, to be compared afterwards; None where no comparison is due.
+
+        Args:
+            log_prob: ``[B]``, with its graph.
+            v: the probe; one for scores of like norms unless given.
+        """
+        graph = self._graph_of(log_prob)
+        if not graph.nodes:
+            return None
+        v = self.verifier.probe(torch.ones_like(log_prob)) if v is None else v
+        return Look(self.verifier, v.detach(), graph.rounding)
+
+    def agrees(
+        self,
+        log_prob: Tensor,
+        *,
+        factors: Sequence[Factor] | None = None,
+        norms: Tensor | None = None,
+        looked: Look | None = None,
+    ) -> bool:
         """Whether the factors of the last visit are right, by comparison with autograd; True where none is due.
 
         What differs takes the batched path from the next visit on.
 
         Args:
             log_prob: ``[B]``, with its graph, which is kept.
-            factors: those of the last visit; None to find them anew.
+            factors: those of the last visit; None to find them anew where they are needed.
             norms: about the norms of the rows of ``H``, ``[B]``, where factors are found anew.
+            looked: what was taken in during the last visit.
 
         Raises:
             CaptureError, NotFinite: as for `Verifier.disagreeing`.
         """
-        verifier = self.verifier
-        if not verifier.is_due(log_prob):
+        graph = self._graph_of(log_prob)
+        if not graph.nodes:
             return True
-        assert self._graph is not None
-        graph, found = self._graph[1], [factor.norms() for factor in factors or ()]
+        found = [factor.norms() for factor in factors or ()]
         if norms is None:
             norms = torch.stack([norm for each in found for norm in each.values()]).norm(dim=0)
         in_front = all(len(call.inputs) == len(norms) for call in self.calls if call.edge.node in graph.nodes)
         suspects: frozenset[str] | None = None
-        for v in verifier.probes(norms, graph.rounding):
-            shares: dict[str, Share] = {}
-
-            def look(factor: Factor, v: Tensor = v, shares: dict[str, Share] = shares) -> None:
-                shares.update(verifier.shares_of(factor, factor.norms(), v, graph.rounding))
-
-            if factors is None:
+        for v in self.verifier.probes(norms, graph.rounding):
+            look = Look(self.verifier, v, graph.rounding)
+            if suspects is None and looked is not None and are_alike(norms):
+                look = looked
+            elif factors is None:
                 with torch.enable_grad():
-                    self.visit(log_prob, look, fast_alone=True)
+                    self.visit(log_prob, look.add, fast_alone=True)
             else:
                 for factor, each in zip(factors, found, strict=True):
-                    shares |= verifier.shares_of(factor, each, v, graph.rounding)
-            wrong = verifier.disagreeing(log_prob, v, shares, self._by_rows, graph.rounding, in_front)
+                    look.add(factor, each)
+            shares = look.shares
+            wrong = self.verifier.disagreeing(log_prob, look.v, shares, self._by_rows, graph.rounding, in_front)
             if suspects is None:
                 suspects = wrong
                 if not suspects:
@@ -235,6 +254,14 @@ class Recorder:
             )
         self._refused |= wrong & suspects
         return False
+
+    def _graph_of(self, log_prob: Tensor) -> Graph:
+        """The graph of a recording, empty where no comparison is due; looked at once."""
+        if self._graph is None or self._graph[0] is not log_prob:
+            graph = Graph.of(log_prob, self._name_of if self.verifier.is_due(log_prob) else None)
+            self._graph = log_prob, graph
+            self._refused |= self._of_several_layers(graph)
+        return self._graph[1]
 
     def visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool = False) -> None:
         """Hands on each of the `factors` as the backward pass comes to it, and lets go of it before the next.
@@ -262,10 +289,7 @@ class Recorder:
             self._reading = False
 
     def _visit(self, log_prob: Tensor, on_factor: Callable[[Factor], None], fast_alone: bool) -> None:
-        if self._graph is None or self._graph[0] is not log_prob:
-            graph = Graph.of(log_prob, self._name_of if self.verifier.is_due(log_prob) else None)
-            self._graph = log_prob, graph
-            self._refused |= self._of_several_layers(graph)
+        self._graph_of(log_prob)
         refused, covered = self._refused, set[str]()
 
         def keep(names: tuple[str, ...], factors: list[Factor]) -> None:

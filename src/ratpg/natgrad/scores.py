@@ -10,6 +10,7 @@ from ratpg.natgrad.capture import Recorder
 from ratpg.natgrad.factors import Factor, along, gram, lower_gram, to_parameters
 from ratpg.natgrad.lower import LowerTriangle
 from ratpg.natgrad.plan import LayerPlan, Plan, plan_of
+from ratpg.natgrad.verifier import Look
 from ratpg.natgrad.workspace import Workspace
 
 
@@ -78,20 +79,25 @@ class PassingScores:
 
     Attributes:
         norms: of the rows, ``[B]``, once there were `products`.
+        looked: what the factors said of one probe meanwhile; None where no comparison is due.
     """
 
     def __init__(self, recorder: Recorder, log_prob: Tensor):
         self.recorder, self.log_prob = recorder, log_prob
         self._layers: tuple[LayerPlan, ...] = ()
         self.norms = torch.ones_like(log_prob)
+        self.looked: Look | None = None
 
     def products(
         self, like: Tensor, g: Mapping[str, Tensor] | None, workspace: Workspace
     ) -> tuple[LowerTriangle, Tensor | None]:
         total, parts, layers = LowerTriangle.zeros(like, workspace), list[Tensor](), list[LayerPlan]()
+        self.looked = self.recorder.look_at(self.log_prob)
 
         def add(factor: Factor) -> None:
             factor.add_gram(total)
+            if self.looked is not None:
+                self.looked.add(factor)
             if g is not None:
                 parts.append(factor.matvec(g))
             layers.append(plan_of(factor))

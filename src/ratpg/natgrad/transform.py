@@ -294,8 +294,8 @@ class AdvantageTransform:
     def _agrees(self, log_prob: Tensor, scores: HeldScores | PassingScores) -> bool:
         """Whether the scores are right, as far as that is looked at; if not, the next visit brings other ones."""
         if isinstance(scores, HeldScores):
-            return self._recorder.agrees(log_prob, scores.factors)
-        return self._recorder.agrees(log_prob, None, scores.norms)
+            return self._recorder.agrees(log_prob, factors=scores.factors)
+        return self._recorder.agrees(log_prob, norms=scores.norms, looked=scores.looked)
 
     def _gram_of(self, system: LowerTriangle, root: Tensor) -> Tensor:
         """``K`` from the system that was solved, ``λI + SKS``."""

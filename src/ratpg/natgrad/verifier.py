@@ -1,6 +1,7 @@
 """Compares what the factors add up to with autograd's own gradient."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,8 +14,10 @@ from ratpg.natgrad.precision import full_precision
 Verify = Literal["always", "first"]
 EXACT = 4
 """Probes of powers of two that have to agree where another did not."""
-SKETCH = 4
+SKETCH = 2
 """Columns ``k`` with which wide weights are compared."""
+WIDE = 16
+"""Weights of more inputs than this are wide."""
 
 
 class Share(NamedTuple):
@@ -48,7 +51,7 @@ class Verifier:
         if when not in ("always", "first"):
             raise ValueError(f"verify must be 'always' or 'first', got {when!r}")
         self.parameters, self.when = parameters, when
-        self._shown, self._turn = False, 0
+        self._shown, self._generator = False, torch.Generator().manual_seed(0)
         self._columns: dict[str, Tensor] = {}
 
     def anew(self) -> "Verifier":
@@ -146,7 +149,7 @@ class Verifier:
 
     def _columns_for(self, like: Tensor) -> Columns:
         def columns(name: str, width: int) -> Tensor | None:
-            if width <= 4 * SKETCH:
+            if width <= WIDE:
                 return None
             found = self._columns.get(name)
             if found is None or (found.dtype, found.device, found.shape[1]) != (like.dtype, like.device, width):
@@ -168,16 +171,12 @@ class Verifier:
             norms: about those of the scores.
             exact: whether powers of two are wanted.
         """
-        generator = torch.Generator().manual_seed(self._turn)
-        self._turn += 1
-        signs = 2 * torch.randint(0, 2, norms.shape, generator=generator, device="cpu") - 1
-        if exact:
-            factors = torch.randint(-3, 4, norms.shape, generator=generator, device="cpu").double().exp2()
-        else:
-            factors = 1 + torch.rand(norms.shape, generator=generator, dtype=torch.float64, device="cpu")
-        floor = torch.finfo(norms.dtype).tiny ** 0.5
-        level = norms.clamp(min=max(float(norms.max()) * 1e-12, floor)).log2().round()
-        return torch.ldexp((signs * factors).to(norms), -level)
+        norms = norms.clamp(min=max(float(norms.max()) * 1e-12, torch.finfo(norms.dtype).tiny ** 0.5))
+        random = torch.rand(norms.shape, generator=self._generator, dtype=torch.float64, device="cpu").to(norms)
+        random = 2 * random - 1
+        if not exact:
+            return (random.sign() + random) / norms  # 1 to 2, with either sign
+        return random.sign() * ((random.abs() * 7).floor() - 3 - norms.log2().round()).exp2()
 
     def gradients(self, log_prob: Tensor, v: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Of ``vᵀ log_prob`` in some parameters or in all; zeros where it does not depend on one. The graph is kept."""
@@ -200,6 +199,25 @@ class Verifier:
             for name in names
             if name in rounding
         }
+
+
+@dataclass
+class Look:
+    """What factors say of ``Hᵀv``, taken in one after the other."""
+
+    verifier: Verifier
+    v: Tensor
+    rounding: Mapping[str, float]
+    shares: dict[str, Share] = field(default_factory=dict)
+
+    def add(self, factor: Factor, norms: Mapping[str, Tensor] | None = None) -> None:
+        """Takes in a factor, and its `Factor.norms` where they are known."""
+        self.shares |= self.verifier.shares_of(factor, norms or factor.norms(), self.v, self.rounding)
+
+
+def are_alike(norms: Tensor) -> bool:
+    """Whether most scores are long enough beside the longest for one probe to show all of them."""
+    return bool(norms.max() <= 100 * norms.sort().values[len(norms) // 10])
 
 
 def tolerance(rounding: float) -> float:
