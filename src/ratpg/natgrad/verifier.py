@@ -223,6 +223,6 @@ def are_alike(norms: Tensor) -> bool:
 def tolerance(rounding: float) -> float:
     """Relative error of a share that rounding alone may make.
 
-    Seen were up to 17 roundings in single and double precision, over the table of cases, and 6 in half.
+    Over the table of cases up to 17 roundings were seen in single and double precision, and up to 2 in half.
     """
-    return (8 if rounding > 1e-4 else 256) * rounding
+    return (4 if rounding > 1e-4 else 256) * rounding
