@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,8 +51,8 @@ finally:
 
 
 @pytest.mark.parametrize("script", [TWO_RANKS, SHARDED], ids=["two ranks", "sharded"])
-def test_parts_are_refused(script: str, tmp_path: object) -> None:
-    path = tmp_path / "script.py"  # type: ignore[operator]
+def test_parts_are_refused(script: str, tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
     path.write_text(script)
     done = subprocess.run([sys.executable, path, f"{tmp_path}/store"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

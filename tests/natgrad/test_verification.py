@@ -268,7 +268,7 @@ def test_a_call_with_other_values_of_the_parameters() -> None:
 
 def test_a_forward_of_an_instance() -> None:
     net, x = nn.Linear(3, 2).double(), torch.randn(B, 3, dtype=torch.float64)
-    net.forward = lambda x: F.linear(x, net.weight.square(), net.bias.sin())  # type: ignore[method-assign]
+    net.forward = lambda x: F.linear(x, net.weight.square(), net.bias.sin())
     assert _gram_error(AdvantageTransform(net), Case(net, (x,), lambda x: net(x).sin().sum(1)), x) <= 1e-10
 
 
@@ -278,7 +278,7 @@ def test_a_forward_that_is_replaced_later(inside: bool) -> None:
     transform = AdvantageTransform(net)
 
     def replace() -> None:
-        net.forward = lambda x: F.linear(x, net.weight.sin())  # type: ignore[method-assign]
+        net.forward = lambda x: F.linear(x, net.weight.sin())
 
     with transform.record():
         if inside:
@@ -440,7 +440,7 @@ def test_a_linear_hook_on_an_activation_is_part_of_the_score(held: bool, monkeyp
 @pytest.mark.parametrize(("verify", "expected"), [("always", 5), ("first", 1)])
 def test_how_often_is_compared(verify: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case, compared = CASES["tanh_mlp"](), []
-    transform = AdvantageTransform(case.actor, verify=verify)  # type: ignore[arg-type]
+    transform = AdvantageTransform(case.actor, verify=verify)
     disagreeing = Verifier.disagreeing
     monkeypatch.setattr(Verifier, "disagreeing", lambda *given: compared.append(1) or disagreeing(*given))
     for _ in range(5):
@@ -463,7 +463,7 @@ def test_a_first_pass_that_shows_nothing_does_not_count(monkeypatch: pytest.Monk
 
 def test_another_word_for_when_is_refused() -> None:
     with pytest.raises(ValueError, match="'always' or 'first', got 'never'"):
-        AdvantageTransform(nn.Linear(2, 2), verify="never")  # type: ignore[arg-type]
+        AdvantageTransform(nn.Linear(2, 2), verify="never")
 
 
 @pytest.mark.parametrize("width", [16, 500])
