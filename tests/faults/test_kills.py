@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import PATIENCE, Command, assert_refused, start, wait_for_rows
+from cli.command import Command, assert_refused, start, wait_for_rows
 from cli.test_signals import UNANNEALED, train_endlessly
 from ratpg.training import checkpoint
 from ratpg.training.trainer import Trainer
@@ -75,21 +75,15 @@ def test_a_run_killed_at_random_times_ends_as_one_that_was_not(
 def test_a_resumption_that_was_killed_goes_on_to_what_was_asked(ratpg: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert ratpg.train("CartPole-v1", run, "--checkpoint-interval", 1e6).code == 0
-    process = start("resume", run, "--total-timesteps", 10**6)
+    process = start("resume", run, "--total-timesteps", 30_000)
     try:
         wait_for_rows(process, run, 3)
     finally:
         process.kill()
         process.communicate()
     assert checkpoint.load(run)["timesteps"] == 256
-    process = start("resume", run)
-    try:
-        wait_for_rows(process, run, 3)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    assert "is complete" not in out and process.returncode == 130
+    assert ratpg("resume", run).code == 0
+    assert checkpoint.load(run)["timesteps"] >= 30_000
 
 
 @pytest.fixture

@@ -18,5 +18,7 @@ def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            if name != "step" and getattr(value, "shape", None) != parameter.shape:
+            # A count of steps is one number; everything else has an entry for each of the parameter's.
+            expected = () if name == "step" else parameter.shape
+            if torch.as_tensor(value).shape != expected:
                 raise ValueError(f"an optimizer's {name} is not of the shape of its parameter")
